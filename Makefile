@@ -1,0 +1,58 @@
+PYTHON ?= python3
+# What everything here is tested with; the triton is the one that this torch release pins.
+TORCH := torch==2.13.0
+TRITON := triton==3.7.1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+DEPS := $(VENV)/.deps
+BUILT := $(VENV)/.built
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: setup demo test test-slow test-all lint format bench clean
+.DELETE_ON_ERROR:
+
+setup: $(BUILT)
+
+# The package goes in without its native core, which the next rule builds in place: Python edits need no reinstall, and
+# C++ edits only an incremental build.
+$(DEPS): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) $(TRITON) -e '.[dev]'
+	touch $@
+
+$(BUILT): $(DEPS) setup.py CMakeLists.txt $(CPP)
+	$(PY) setup.py --quiet build_ext --inplace
+	touch $@
+
+demo: $(BUILT)
+	$(PY) examples/demo.py
+
+test: $(BUILT)
+	$(PY) -m pytest -m 'not slow'
+
+test-slow: $(BUILT)
+	$(PY) -m pytest -m slow
+
+test-all: $(BUILT)
+	$(PY) -m pytest
+
+lint: $(DEPS)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
+
+format: $(DEPS)
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+	$(VENV)/bin/clang-format -i $(CPP)
+
+bench: $(BUILT)
+	$(PY) -m bench
+
+# Leaves $(VENV), the costly part: delete it by hand to start over.
+clean:
+	rm -rf build dist *.egg-info .*_cache .hypothesis .benchmarks $(BUILT)
+	find extrap_kernels triton_kernels tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -f extrap_kernels/_C.*.so

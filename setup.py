@@ -1,0 +1,93 @@
+"""Builds the native core, extrap_kernels._C, by driving CMake and Ninja. The metadata is in pyproject.toml.
+
+Environment variables:
+    EXTRAP_NATIVE=off    install the pure-Python package: no compiler needed, the plain-PyTorch backend only
+    EXTRAP_CUDA          auto (default) | on | off
+    EXTRAP_CUDA_ARCHS    GPU architectures, for example "80;90"
+    EXTRAP_WERROR        ON (default) | OFF: compiler warnings are errors
+    CC, CXX, CUDACXX     the compilers, as always
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, PlatformError
+
+ROOT = Path(__file__).resolve().parent
+PURE_PYTHON = "set EXTRAP_NATIVE=off for the pure-Python package"
+CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_WERROR")
+
+
+def native_wanted():
+    value = os.environ.get("EXTRAP_NATIVE", "on")
+    if value not in ("on", "off"):
+        raise PlatformError(f"EXTRAP_NATIVE is {value!r}; use on or off")
+    return value == "on"
+
+
+def find_tool(name):
+    """Path of a build tool: from PATH (pip's build isolation puts its own first), else from this environment."""
+    found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise PlatformError(f"{name} not found: run `pip install {name}`, or {PURE_PYTHON}")
+    return found
+
+
+def check_compiler():
+    wanted = [shlex.split(os.environ["CXX"])[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    if not any(map(shutil.which, wanted)):
+        raise PlatformError(
+            f"no C++ compiler found (looked for {', '.join(wanted)}): install GCC 9 or newer (Debian and Ubuntu: "
+            f"`apt install g++`, Fedora: `dnf install gcc-c++`) or name one by CXX; or {PURE_PYTHON}"
+        )
+
+
+class CMakeBuild(build_ext):
+    """Builds in one stable folder per Python ABI, so that a rebuild compiles only what changed."""
+
+    def build_extension(self, ext):
+        check_compiler()
+        import pybind11  # here, since the pure-Python package does without it
+
+        cmake, build_dir = find_tool("cmake"), ROOT / "build" / sysconfig.get_config_var("SOABI")
+        # Every setting is given anew on each run: what an earlier run left in the cache must not decide.
+        settings = [f"-D{n}={os.environ[n]}" if n in os.environ else f"-U{n}" for n in CMAKE_SETTINGS]
+        self.run_tool(
+            *(cmake, "-S", ROOT, "-B", build_dir, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}"),
+            *(f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *settings),
+        )
+        self.run_tool(cmake, "--build", build_dir)
+        shutil.copy(build_dir / "compile_commands.json", ROOT / "build")  # where clangd looks
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(build_dir / target.name, target)
+
+    def run_tool(self, *command):
+        print(shlex.join(map(str, command)), flush=True)
+        if subprocess.call(command) != 0:
+            raise CompileError(
+                "building the native core failed, see the messages above (a warning of a compiler we have not "
+                f"tried: set EXTRAP_WERROR=OFF); or {PURE_PYTHON}"
+            )
+
+
+# The folder triton_kernels/ is installed inside our package: the bare name belongs to another distribution.
+TRITON = "extrap_kernels.triton_kernels"
+triton_packages = find_packages(include=["triton_kernels", "triton_kernels.*"])
+
+setup(
+    packages=[
+        *find_packages(include=["extrap_kernels", "extrap_kernels.*"]),
+        *(TRITON + name[len("triton_kernels") :] for name in triton_packages),
+    ],
+    package_dir={TRITON: "triton_kernels"},
+    ext_modules=[Extension("extrap_kernels._C", sources=[])] if native_wanted() else [],
+    cmdclass={"build_ext": CMakeBuild},
+)
