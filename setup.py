@@ -73,8 +73,8 @@ class CMakeBuild(build_ext):
         print(shlex.join(map(str, command)), flush=True)
         if subprocess.call(command) != 0:
             raise CompileError(
-                "building the native core failed, see the messages above (a warning of a compiler we have not "
-                f"tried: set EXTRAP_WERROR=OFF); or {PURE_PYTHON}"
+                "the native core was not built, see the messages above. If only warnings stopped it, set "
+                f"EXTRAP_WERROR=OFF; or {PURE_PYTHON}"
             )
 
 

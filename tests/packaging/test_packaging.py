@@ -1,0 +1,183 @@
+"""The package as users get it: sdist, wheel and editable install, each built for real in a folder of its own.
+
+pip installs the build requirements, so these tests need a package index.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "results", "*.egg-info", "*.so", "__pycache__")
+SECOND_PYTHON = os.environ.get("EXTRAP_SECOND_TORCH_PYTHON")
+ISOLATED_PIP = ("-m", "pip", "--disable-pip-version-check")
+
+# Run with the folder that must hold the package. Every step is taken twice, natively and by the reference.
+SMOKE = """
+import importlib.util, pathlib, sys
+import torch
+import extrap_kernels
+from extrap_kernels import ExtrapSGD
+
+for module in (extrap_kernels, extrap_kernels._C):
+    assert pathlib.Path(sys.argv[1]) in pathlib.Path(module.__file__).parents, module.__file__
+assert importlib.util.find_spec("extrap_kernels.triton_kernels")
+
+def train(backend):
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((300, 7), (5,))]
+    optimizer = ExtrapSGD(params, lr=0.1, momentum=0.9, nesterov=True, backend=backend)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum((p ** 2).sum() for p in params).backward()
+        optimizer.step()
+    return params
+
+for native, reference in zip(train("cpu"), train("reference")):
+    torch.testing.assert_close(native, reference, rtol=1e-6, atol=1e-6)
+
+with open("/proc/self/maps") as maps:
+    runtimes = {line.split()[-1] for line in maps if "gomp" in line}
+assert len(runtimes) == 1, f"torch's OpenMP runtime must be the only one: {runtimes}"
+print("smoke passed with torch", torch.__version__)
+"""
+
+PURE_SMOKE = """
+import torch
+from extrap_kernels import ExtrapSGD
+
+params = [torch.nn.Parameter(torch.ones(3))]
+params[0].grad = torch.ones(3)
+ExtrapSGD(params, lr=0.1).step()
+assert params[0][0] < 1
+ExtrapSGD(params, lr=0.1, backend="cpu").step()
+"""
+
+
+def run(*command, ok=True, cwd=None, **env):
+    """Run a command without the EXTRAP_* settings of this process; return its output once its status is as expected."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EXTRAP_") and k != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**inherited, **{k: str(v) for k, v in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.returncode == 0) == ok, f"{command} returned {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def build_wheel(source, folder, ok=True, **env):
+    return run(sys.executable, *ISOLATED_PIP, "wheel", "--no-deps", "-w", folder, source, ok=ok, **env)
+
+
+def install(wheel, folder, python=sys.executable):
+    """Install into a folder for PYTHONPATH, which comes before an editable install in site-packages."""
+    run(python, *ISOLATED_PIP, "install", "--no-deps", "--target", folder, wheel)
+    return folder
+
+
+def words(output):
+    """The output without CMake's line breaks."""
+    return re.sub(r"\s+", " ", output)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    copy = shutil.copytree(ROOT, folder / "copy", ignore=NOT_SOURCE)
+    run(sys.executable, "-c", f"import setuptools.build_meta as b; b.build_sdist({str(folder)!r})", cwd=copy)
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture
+def source(sdist, tmp_path):
+    shutil.unpack_archive(sdist, tmp_path)
+    return tmp_path / sdist.name[: -len(".tar.gz")]
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    build_wheel(sdist, folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_a_small_native_module_free_of_torch(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    package = tmp_path / "extrap_kernels"
+    for name in ("py.typed", "_C.pyi", "triton_kernels/__init__.py"):
+        assert (package / name).is_file(), f"{name} is missing in {wheel.name}"
+    assert wheel.stat().st_size < 20e6
+    (native,) = package.glob("_C*.so")
+    assert native.name == "_C" + sysconfig.get_config_var("EXT_SUFFIX")
+    if not shutil.which("readelf"):
+        pytest.skip("readelf (binutils) is needed to look into the native module")
+    dynamic = run("readelf", "-d", native)
+    assert not re.search(r"NEEDED.*(torch|c10|python)", dynamic), dynamic
+    assert not re.search(r"RPATH|RUNPATH", dynamic), dynamic
+    assert not re.search(r"\.debug_|\.symtab", run("readelf", "-SW", native))
+
+
+def test_wheel_runs_with_this_torch(wheel, tmp_path):
+    site = install(wheel, tmp_path / "site")
+    run(sys.executable, "-c", SMOKE, site, cwd=tmp_path, PYTHONPATH=site)
+
+
+@pytest.mark.skipif(not SECOND_PYTHON, reason="EXTRAP_SECOND_TORCH_PYTHON does not name a python with another torch")
+def test_the_same_wheel_runs_with_another_torch(wheel, tmp_path):
+    site = install(wheel, tmp_path / "site", SECOND_PYTHON)
+    output = run(SECOND_PYTHON, "-c", SMOKE, site, cwd=tmp_path, PYTHONPATH=site)
+    own = run(sys.executable, "-c", "import torch; print(torch.__version__)").strip()
+    assert not output.strip().endswith(f" {own}"), f"{SECOND_PYTHON} has the same torch as this process: {output}"
+
+
+def test_pure_python_wheel_names_the_remedy_for_the_missing_native_module(sdist, tmp_path):
+    build_wheel(sdist, tmp_path, EXTRAP_NATIVE="off")
+    (pure,) = tmp_path.glob("*-py3-none-any.whl")
+    site = install(pure, tmp_path / "site")
+    assert not list((site / "extrap_kernels").glob("_C*.so"))
+    output = run(sys.executable, "-c", PURE_SMOKE, ok=False, cwd=tmp_path, PYTHONPATH=site)
+    assert "backend 'cpu' is not available" in output and "EXTRAP_NATIVE" in output, output
+
+
+def test_editable_install_finds_the_kernels_in_the_folder_beside_the_package(source, tmp_path):
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    run(python, *ISOLATED_PIP, "install", "--no-deps", "-e", source)
+    # torch comes from this environment, whose own editable install PYTHONPATH does not activate.
+    run(python, "-c", SMOKE, source, cwd=tmp_path, PYTHONPATH=sysconfig.get_path("purelib"))
+    assert (source / "build/compile_commands.json").is_file()
+
+
+def test_without_compiler_the_error_says_what_to_install(source, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for env in ({"PATH": empty}, {"CXX": "/nowhere/c++", "CC": "/nowhere/cc"}):
+        output = build_wheel(source, tmp_path, ok=False, **env)
+        assert "no C++ compiler found" in output and "apt install g++" in output and "EXTRAP_NATIVE=off" in output
+
+
+def test_cuda_on_without_nvcc_says_what_to_install(source, tmp_path):
+    output = words(build_wheel(source, tmp_path, ok=False, EXTRAP_CUDA="on", CUDACXX="/nowhere/nvcc"))
+    assert "no nvcc was found. Install the CUDA toolkit" in output and "EXTRAP_CUDA=auto" in output, output
+
+
+@pytest.mark.parametrize("name, value", [("EXTRAP_CUDA", "maybe"), ("EXTRAP_NATIVE", "0")])
+def test_wrong_setting_is_named(source, tmp_path, name, value):
+    output = words(build_wheel(source, tmp_path, ok=False, **{name: value}))
+    assert f"{name} is '{value}'; use " in output, output
