@@ -1,0 +1,26 @@
+// The Python module extrap_kernels._C.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cpu/driver.h"
+#include "plan.h"
+#include "tensor_view.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native kernels of extrap_kernels.";
+  py::class_<extrap::Plan>(m, "Plan", "The tensors of one bucket, validated once and stepped many times.")
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, py::list, bool>(),
+           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
+           py::arg("state_names"), py::arg("indices"), py::arg("absent"), py::arg("gradient_like_param"))
+      .def("refresh", &extrap::Plan::refresh)
+      .def("set_gradient", &extrap::Plan::set_gradient)
+      .def("run", &extrap::Plan::run)
+      .def_property_readonly("chunk_count", &extrap::Plan::chunk_count);
+  m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
+  m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
+  m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");
+  m.def("exchange_interface", &extrap::exchange_interface, "Whether tensors are read by torch's C exchange interface.");
+  m.def("use_exchange_interface", &extrap::use_exchange_interface, "Read tensors by it where it is there, or not.");
+}

@@ -1,0 +1,89 @@
+// From the four words of a Philox counter to the noise of four consecutive elements.
+#pragma once
+
+#include "core/philox.h"
+
+namespace extrap {
+
+// F: float, or a vector of floats with one counter in each lane.
+template <class F>
+struct NoiseLanes {
+  F lane[4];
+};
+
+// In (0, 1) and exact: 23 bits and a half.
+template <class F, class U>
+EXTRAP_HD F unit_interval(U word) {
+  return (Ops<F>::from_integer(word >> 9) + 0.5f) * 0x1p-23f;
+}
+
+template <class F, class U>
+EXTRAP_HD NoiseLanes<F> uniform_noise(const PhiloxWords<U>& words) {
+  NoiseLanes<F> n;
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) n.lane[k] = 2.0f * unit_interval<F>(words.word[k]) - 1.0f;
+  return n;
+}
+
+// Natural logarithm on (0, 1), relative error below 1.5e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)), so that
+// there is no cancellation near 1; the polynomial is a minimax fit of (log(1+f) - f + f^2/2) / f^3.
+template <class F>
+EXTRAP_HD F log_unit(F u) {
+  using U = typename Ops<F>::Word;
+  const U shifted = Ops<F>::bits(u) + (0x3f800000u - 0x3f3504f3u);
+  const F exponent = Ops<F>::from_integer(shifted >> 23) - 127.0f;
+  const F f = Ops<F>::from_bits((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  F p = 0.08700435f * f - 0.14267486f;
+  p = p * f + 0.14914769f;
+  p = p * f - 0.16577585f;
+  p = p * f + 0.19963063f;
+  p = p * f - 0.25001338f;
+  p = p * f + 0.3333391f;
+  const F square = f * f;
+  // ln 2 in two parts, of which the first times the exponent is exact.
+  const F small = (square * f) * p + exponent * -2.12194440e-4f;
+  return ((small - 0.5f * square) + f) + exponent * 0.693359375f;
+}
+
+template <class F>
+struct SineCosine {
+  F sine, cosine;
+};
+
+// sin and cos of 2*pi*u for u in (0, 1), relative error below 3e-7: the quarter turn is taken off exactly, then minimax
+// polynomials in a quarter turn's fraction.
+template <class F>
+EXTRAP_HD SineCosine<F> sine_cosine_turns(F u) {
+  using U = typename Ops<F>::Word;
+  const F quarters = 4.0f * u;
+  const U quadrant = Ops<F>::to_integer(quarters + 0.5f);
+  const F f = quarters - Ops<F>::from_integer(quadrant);
+  const F q = f * f;
+  F s = -0.004601658f * q + 0.07968003f;
+  s = s * q - 0.6459635f;
+  s = (s * q + 1.5707964f) * f;
+  F c = -0.020417282f * q + 0.25360322f;
+  c = (c * q - 1.2336977f) * q + 1.0f;
+  // Quadrants 0 to 3 have (sin, cos) = (s, c), (c, -s), (-s, -c), (-c, s).
+  const F sine = (quadrant & 1u) != 0u ? c : s;
+  const F cosine = (quadrant & 1u) != 0u ? s : c;
+  const U sine_sign = (quadrant & 2u) << 30;
+  const U cosine_sign = ((quadrant + 1u) & 2u) << 30;
+  return {Ops<F>::from_bits(Ops<F>::bits(sine) ^ sine_sign), Ops<F>::from_bits(Ops<F>::bits(cosine) ^ cosine_sign)};
+}
+
+// Box-Muller: lanes 0 and 1 from words 0 and 1, lanes 2 and 3 from words 2 and 3.
+template <class F, class U>
+EXTRAP_HD NoiseLanes<F> gaussian_noise(const PhiloxWords<U>& words) {
+  NoiseLanes<F> n;
+#pragma GCC unroll 2
+  for (int k = 0; k < 4; k += 2) {
+    const F radius = Ops<F>::sqrt(-2.0f * log_unit(unit_interval<F>(words.word[k])));
+    const SineCosine<F> angle = sine_cosine_turns(unit_interval<F>(words.word[k + 1]));
+    n.lane[k] = radius * angle.cosine;
+    n.lane[k + 1] = radius * angle.sine;
+  }
+  return n;
+}
+
+}  // namespace extrap

@@ -1,0 +1,56 @@
+// One training step of one element, or of one vector of elements. Twin: extrap_kernels/reference/step.py.
+//
+// Every operation rounds once, in the order written here: with contraction to fused multiply-add off, all backends and
+// the reference give the same bits.
+#pragma once
+
+#include "core/config.h"
+#include "core/macros.h"
+
+namespace extrap {
+
+// The options of a launch in the precision of the arithmetic. A: float or double.
+template <class A>
+struct StepConstants {
+  A lr, extrap_lr, decay, shrink, noise_std, grad_scale;
+  Extrapolation extrapolation;
+  bool scaled, maximize, coupled, decoupled, gradient_noise;
+
+  EXTRAP_HD explicit StepConstants(const StepConfig& c)
+      : lr(static_cast<A>(c.lr)),
+        extrap_lr(static_cast<A>(c.extrap_lr)),
+        decay(static_cast<A>(c.weight_decay)),
+        shrink(static_cast<A>(1.0 - c.lr * c.weight_decay)),
+        noise_std(static_cast<A>(c.noise_std)),
+        grad_scale(static_cast<A>(c.grad_scale)),
+        extrapolation(c.extrapolation),
+        scaled(c.grad_scale != 1),
+        maximize(c.maximize),
+        coupled(c.weight_decay != 0 && !c.decoupled_weight_decay),
+        decoupled(c.weight_decay != 0 && c.decoupled_weight_decay),
+        gradient_noise(c.noise != Noise::none && c.noise_scale == NoiseScale::gradient) {}
+};
+
+// The gradient as the rule sees it. V: A, or a vector of A.
+template <class V, class A>
+EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
+  if (c.scaled) g = g / c.grad_scale;
+  if (c.maximize) g = -g;
+  if (c.coupled) g = g + x * c.decay;
+  return g;
+}
+
+// Corrects x and the buffers and returns y without its noise. g and l are prepared;
+
+template <class Rule, class V, class A>
+EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
+  V u, z;
+  rule.direction(g, l, buffers, u, z);
+  if (c.decoupled) x = x * c.shrink;
+  x = x - u * c.lr;
+  if (c.extrapolation == Extrapolation::past_gradient) return x - z * c.extrap_lr;
+  if (c.extrapolation == Extrapolation::past_update) return x - u * c.extrap_lr;
+  return x;
+}
+
+}  // namespace extrap

@@ -1,0 +1,32 @@
+// Runs the kernels of the best instruction set over all chunks of a plan, on several threads.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/table.h"
+#include "cpu/kernels.h"
+
+namespace extrap::cpu {
+
+// Instruction sets that this processor has and this build contains, best first.
+std::vector<std::string> instruction_sets();
+
+// The kernels in use: those of the best set until select() names another. select() throws std::invalid_argument for a
+// set that is not in instruction_sets().
+const CpuKernels& selected_kernels();
+std::string selected();
+void select(const std::string& name);
+
+// From this many bytes of parameters on, y bypasses the caches: it would not stay in them until it is read again.
+constexpr int64_t kStreamingBytes = int64_t{1} << 22;
+
+void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
+          const std::vector<Chunk>& chunks, bool streaming, int threads);
+
+// Root mean square of each row of x, into the `rms` of each tensor; chunks are those of the whole tensors.
+void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
+                 const std::vector<Chunk>& chunks, std::vector<double>& rms, int threads);
+
+}  // namespace extrap::cpu

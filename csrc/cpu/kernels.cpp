@@ -1,0 +1,221 @@
+// The step on the CPU. Compiled once for each instruction set, with EXTRAP_ISA naming it.
+#include "cpu/kernels.h"
+
+#include <cstring>
+
+#include "core/noise.h"
+#include "core/rules.h"
+#include "core/step.h"
+#include "cpu/simd.h"
+
+namespace extrap {
+namespace EXTRAP_ISA {
+namespace {
+
+// Four vectors of floats: what one vector of Philox counters gives noise for.
+constexpr int kBlock = 4 * kFloats;
+
+// What one block of a tensor is made of; null pointers where there is no such buffer.
+template <class P, class G, class A, int kBuffers>
+struct Block {
+  P* y;
+  A* base;
+  A* buffers[kBuffers > 0 ? kBuffers : 1];
+  const G* gradient;
+  const G* local;
+
+  EXTRAP_HD Block(const TensorEntry& t, int64_t at)
+      : y(static_cast<P*>(t.y) + at),
+        base(static_cast<A*>(t.base) + at),
+        gradient(static_cast<const G*>(t.gradient) + at),
+        local(t.local ? static_cast<const G*>(t.local) + at : nullptr) {
+    for (int k = 0; k < kBuffers; ++k) buffers[k] = static_cast<A*>(t.buffers[k]) + at;
+  }
+};
+
+// In vectors of the arithmetic type; a 16-bit format has half as many bytes in one.
+template <class T, class V>
+EXTRAP_HD V load(const T* from) {
+  using Packed = typename Storage<T>::Packed;
+  return Storage<T>::unpack(load_bytes<Packed>(from));
+}
+
+EXTRAP_HD DoubleVector widen(const float* from) {
+  return __builtin_convertvector(load_bytes<HalfFloatVector>(from), DoubleVector);
+}
+EXTRAP_HD void load_noise(const float* from, FloatVector& n) { n = load_bytes<FloatVector>(from); }
+EXTRAP_HD void load_noise(const float* from, DoubleVector& n) { n = widen(from); }
+
+// Rows of a kFloats x 4 matrix, one counter in each lane, to memory order. Within each 128-bit part this transposes 4x4;
+// the counters were dealt out to the lanes such that the parts then follow each other.
+EXTRAP_HD void store_in_order(const NoiseLanes<FloatVector>& n, float* to) {
+  for (int part = 0; part < kFloats / 4; ++part)
+    for (int j = 0; j < 4; ++j)
+      for (int k = 0; k < 4; ++k) to[j * kFloats + 4 * part + k] = n.lane[k][4 * part + j];
+}
+
+// Noise of the kBlock elements from `position`, a multiple of 4.
+EXTRAP_HD void fill_noise(Noise kind, uint64_t key, uint32_t index, double step, int64_t position, float* to) {
+  const uint64_t first = static_cast<uint64_t>(position) >> 2;
+  WordVector low, high;
+  for (int lane = 0; lane < kFloats; ++lane) {
+    // Lane 4p + j holds the counter whose elements end up in vector j, part p.
+    const uint64_t counter = first + static_cast<uint64_t>((lane % 4) * (kFloats / 4) + lane / 4);
+    low[lane] = static_cast<uint32_t>(counter);
+    high[lane] = static_cast<uint32_t>(counter >> 32);
+  }
+  const PhiloxWords<WordVector> words = philox4x32<WordVector>(
+      {{low, high, WordVector{} + index, WordVector{} + static_cast<uint32_t>(step)}}, key);
+  store_in_order(kind == Noise::uniform ? uniform_noise<FloatVector>(words) : gaussian_noise<FloatVector>(words), to);
+}
+
+// noise_std * s for elements from `position`, where s is the rms of each element's row.
+template <class A>
+EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t position, A* to) {
+  for (int i = 0; i < kBlock;) {
+    const int64_t element = position + i;
+    const int64_t row = (element / t.row_stride) % t.rows;
+    const int64_t left = t.row_stride - element % t.row_stride;
+    const int64_t run = left < kBlock - i ? left : kBlock - i;
+    const A amplitude = static_cast<A>(t.rms[row]) * noise_std;
+    for (int64_t end = i + run; i < end; ++i) to[i] = amplitude;
+  }
+}
+
+template <class Rule, class P, class G, class A, bool kNoise, bool kStreaming>
+EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
+                          int64_t position, const Block<P, G, A, Rule::kBuffers>& b) {
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  alignas(64) float noise[kNoise ? kBlock : 1];
+  alignas(64) A amplitude[kNoise ? kBlock : 1];
+  if constexpr (kNoise) {
+    fill_noise(config.noise, config.key, t.index, t.step, position, noise);
+    if (t.rms) fill_amplitude(t, c.noise_std, position, amplitude);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; i += kLanes) {
+    V x = load<A, V>(b.base + i);
+    V buffers[Rule::kBuffers > 0 ? Rule::kBuffers : 1];
+    for (int k = 0; k < Rule::kBuffers; ++k) buffers[k] = load<A, V>(b.buffers[k] + i);
+    const V g = prepared_gradient(c, load<G, V>(b.gradient + i), x);
+    const V l = b.local ? prepared_gradient(c, load<G, V>(b.local + i), x) : g;
+    V y;
+    if (config.correct) {
+      y = corrected_step(rule, c, g, l, x, buffers);
+      memcpy(b.base + i, &x, sizeof x);
+      for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k] + i, &buffers[k], sizeof x);
+    } else {
+      y = x - rule.extragradient_direction(l, buffers) * c.extrap_lr;
+    }
+    if constexpr (kNoise) {
+      V n, s = V{} + c.noise_std;
+      load_noise(noise + i, n);
+      if (c.gradient_noise) s = (l < A(0) ? -l : l) * c.noise_std;
+      if (t.rms) s = load<A, V>(amplitude + i);
+      y = y + n * s;
+    }
+    const auto packed = Storage<P>::pack(y);
+    if constexpr (kStreaming)
+      store_streaming(b.y + i, packed);
+    else
+      memcpy(b.y + i, &packed, sizeof packed);
+  }
+}
+
+// The last elements of a tensor, fewer than a block: through a padded copy, so that no byte outside is touched.
+template <class Rule, class P, class G, class A, bool kNoise>
+void step_rest(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
+               int64_t position, size_t count, const Block<P, G, A, Rule::kBuffers>& b) {
+  P y[kBlock];
+  A base[kBlock] = {}, buffers[kMaxBuffers][kBlock] = {};
+  G gradient[kBlock] = {}, local[kBlock] = {};
+  memcpy(base, b.base, count * sizeof(A));
+  memcpy(gradient, b.gradient, count * sizeof(G));
+  if (b.local) memcpy(local, b.local, count * sizeof(G));
+  Block<P, G, A, Rule::kBuffers> copy = b;
+  copy.y = y;
+  copy.base = base;
+  copy.gradient = gradient;
+  copy.local = b.local ? local : nullptr;
+  for (int k = 0; k < Rule::kBuffers; ++k) {
+    memcpy(buffers[k], b.buffers[k], count * sizeof(A));
+    copy.buffers[k] = buffers[k];
+  }
+  step_block<Rule, P, G, A, kNoise, false>(config, c, rule, t, position, copy);
+  memcpy(b.y, y, count * sizeof(P));
+  if (!config.correct) return;
+  memcpy(b.base, base, count * sizeof(A));
+  for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k], buffers[k], count * sizeof(A));
+}
+
+template <class Rule, class P, class G, class A, bool kNoise, bool kStreaming>
+void step_range(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
+  const StepConstants<A> c(config);
+  const Rule rule(config, t.step);
+  int64_t i = begin;
+  for (; i + kBlock <= begin + count; i += kBlock)
+    step_block<Rule, P, G, A, kNoise, kStreaming>(config, c, rule, t, i, {t, i});
+  if constexpr (kStreaming) finish_streaming();
+  if (i < begin + count)
+    step_rest<Rule, P, G, A, kNoise>(config, c, rule, t, i, static_cast<size_t>(begin + count - i), {t, i});
+}
+
+template <class Rule, class P, class G, class A>
+void step(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count, bool streaming) {
+  constexpr size_t kAlignment = kVectorBytes / sizeof(A) * sizeof(P);
+  const bool noise = config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms);
+  const bool aligned = reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
+  if (noise && streaming && aligned) return step_range<Rule, P, G, A, true, true>(config, t, begin, count);
+  if (noise) return step_range<Rule, P, G, A, true, false>(config, t, begin, count);
+  if (streaming && aligned) return step_range<Rule, P, G, A, false, true>(config, t, begin, count);
+  step_range<Rule, P, G, A, false, false>(config, t, begin, count);
+}
+
+template <template <class> class Rule>
+StepKernel step_for(DType param, bool gradient_like_param) {
+  switch (param) {
+    case DType::float32:
+      return step<Rule<float>, float, float, float>;
+    case DType::float64:
+      return step<Rule<double>, double, double, double>;
+    case DType::bfloat16:
+      return gradient_like_param ? step<Rule<float>, BFloat16, BFloat16, float> : step<Rule<float>, BFloat16, float, float>;
+    case DType::float16:
+      return gradient_like_param ? step<Rule<float>, Float16, Float16, float> : step<Rule<float>, Float16, float, float>;
+  }
+  return nullptr;
+}
+
+StepKernel find_step(const char* rule, int buffers, DType param, bool gradient_like_param) {
+#define EXTRAP_TRY_RULE(Rule, name) \
+  if (strcmp(rule, name) == 0 && buffers == Rule<float>::kBuffers) return step_for<Rule>(param, gradient_like_param);
+  EXTRAP_FOR_EACH_RULE(EXTRAP_TRY_RULE)
+#undef EXTRAP_TRY_RULE
+  return nullptr;
+}
+
+template <class A>
+double square_sum(const void* values, int64_t count) {
+  constexpr int kLanes = 16;
+  const A* x = static_cast<const A*>(values);
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int k = 0; k < kLanes; ++k) lanes[k] += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
+  for (int k = 0; i < count; ++i, ++k) lanes[k] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  double sum = 0;
+  for (double lane : lanes) sum += lane;
+  return sum;
+}
+
+SquareSumKernel find_square_sum(DType param) {
+  return param == DType::float64 ? square_sum<double> : square_sum<float>;
+}
+
+}  // namespace
+
+const CpuKernels kernels = {find_step, find_square_sum};
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

@@ -1,0 +1,201 @@
+// Vectors of the instruction set that this file is compiled for, as the compiler's vector extension: the operators of
+// the language work on them, so that csrc/core is written once.
+#pragma once
+
+#include "core/dtype.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace extrap::EXTRAP_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+constexpr int kFloats = kVectorBytes / 4;
+
+typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
+typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
+typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
+typedef uint64_t LongVector __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t HalfWordVector __attribute__((vector_size(kVectorBytes / 2)));
+typedef float HalfFloatVector __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class A>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  using type = FloatVector;
+};
+template <>
+struct VectorOf<double> {
+  using type = DoubleVector;
+};
+
+EXTRAP_HD WordVector odd_words_down(WordVector a) { return reinterpret_cast<WordVector>(reinterpret_cast<LongVector>(a) >> 32); }
+
+// Products of the even 32-bit lanes, 64 bits each.
+EXTRAP_HD LongVector multiply_even(WordVector a, WordVector b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<LongVector>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<LongVector>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<LongVector>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (reinterpret_cast<LongVector>(a) & 0xffffffffu) * (reinterpret_cast<LongVector>(b) & 0xffffffffu);
+#endif
+}
+
+template <class T>
+EXTRAP_HD T load_bytes(const void* from) {
+  T v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+
+// Past the caches: for what is written and not read again soon. `to` is aligned to the size of T.
+template <class T>
+EXTRAP_HD void store_streaming(void* to, T v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 64) return _mm512_stream_si512(static_cast<__m512i*>(to), load_bytes<__m512i>(&v));
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 32) return _mm256_stream_si256(static_cast<__m256i*>(to), load_bytes<__m256i>(&v));
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(T) == 16) return _mm_stream_si128(static_cast<__m128i*>(to), load_bytes<__m128i>(&v));
+  if constexpr (sizeof(T) == 8) return _mm_stream_si64(static_cast<long long*>(to), load_bytes<long long>(&v));
+#endif
+  memcpy(to, &v, sizeof v);
+}
+
+EXTRAP_HD void finish_streaming() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// How kFloats numbers of a storage format are loaded and stored.
+template <class T>
+struct Storage;
+
+template <>
+struct Storage<float> {
+  using Packed = FloatVector;
+  static EXTRAP_HD FloatVector unpack(Packed v) { return v; }
+  static EXTRAP_HD Packed pack(FloatVector v) { return v; }
+};
+
+template <>
+struct Storage<double> {
+  using Packed = DoubleVector;
+  static EXTRAP_HD DoubleVector unpack(Packed v) { return v; }
+  static EXTRAP_HD Packed pack(DoubleVector v) { return v; }
+};
+
+template <>
+struct Storage<BFloat16> {
+  using Packed = HalfWordVector;
+  static EXTRAP_HD FloatVector unpack(Packed v) {
+    return reinterpret_cast<FloatVector>(__builtin_convertvector(v, WordVector) << 16);
+  }
+  // To nearest even; a NaN keeps its sign and becomes quiet.
+  static EXTRAP_HD Packed pack(FloatVector v) {
+    const WordVector bits = reinterpret_cast<WordVector>(v);
+    const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const WordVector chosen = v == v ? rounded : ((bits >> 16) | 0x40u);
+    return __builtin_convertvector(chosen, HalfWordVector);
+  }
+};
+
+template <>
+struct Storage<Float16> {
+  using Packed = HalfWordVector;
+  static EXTRAP_HD FloatVector unpack(Packed v) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(reinterpret_cast<__m256i>(v));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(v));
+#else
+    FloatVector f;
+    for (int i = 0; i < kFloats; ++i) f[i] = to_float(Float16{v[i]});
+    return f;
+#endif
+  }
+  static EXTRAP_HD Packed pack(FloatVector v) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Packed>(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    return reinterpret_cast<Packed>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    Packed h;
+    for (int i = 0; i < kFloats; ++i) h[i] = to_float16(v[i]).bits;
+    return h;
+#endif
+  }
+};
+
+}  // namespace extrap::EXTRAP_ISA
+
+namespace extrap {
+
+template <>
+struct Ops<EXTRAP_ISA::WordVector> {
+  using WordVector = EXTRAP_ISA::WordVector;
+  using LongVector = EXTRAP_ISA::LongVector;
+  static EXTRAP_HD void multiply_wide(WordVector a, uint32_t b, WordVector& high, WordVector& low) {
+    const WordVector factor = WordVector{} + b;
+    const LongVector even = EXTRAP_ISA::multiply_even(a, factor);
+    const LongVector odd = EXTRAP_ISA::multiply_even(EXTRAP_ISA::odd_words_down(a), factor);
+    const LongVector upper = LongVector{} + 0xffffffff00000000u;
+    high = reinterpret_cast<WordVector>((even >> 32) | (odd & upper));
+    low = reinterpret_cast<WordVector>((even & ~upper) | (odd << 32));
+  }
+};
+
+template <>
+struct Ops<EXTRAP_ISA::FloatVector> {
+  using FloatVector = EXTRAP_ISA::FloatVector;
+  using IntVector = EXTRAP_ISA::IntVector;
+  using Word = EXTRAP_ISA::WordVector;
+  static EXTRAP_HD FloatVector sqrt(FloatVector v) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(v);
+#elif defined(__SSE2__)
+    return _mm_sqrt_ps(v);
+#else
+    for (int i = 0; i < EXTRAP_ISA::kFloats; ++i) v[i] = ::sqrtf(v[i]);
+    return v;
+#endif
+  }
+  // Below 2^31, where signed and unsigned agree: the signed conversion is the one that every instruction set has.
+  static EXTRAP_HD FloatVector from_integer(Word w) {
+    return __builtin_convertvector(reinterpret_cast<IntVector>(w), FloatVector);
+  }
+  static EXTRAP_HD Word to_integer(FloatVector v) {
+    return reinterpret_cast<Word>(__builtin_convertvector(v, IntVector));
+  }
+  static EXTRAP_HD Word bits(FloatVector v) { return reinterpret_cast<Word>(v); }
+  static EXTRAP_HD FloatVector from_bits(Word w) { return reinterpret_cast<FloatVector>(w); }
+};
+
+template <>
+struct Ops<EXTRAP_ISA::DoubleVector> {
+  using DoubleVector = EXTRAP_ISA::DoubleVector;
+  static EXTRAP_HD DoubleVector sqrt(DoubleVector v) {
+    for (int i = 0; i < EXTRAP_ISA::kVectorBytes / 8; ++i) v[i] = ::sqrt(v[i]);
+    return v;
+  }
+};
+
+}  // namespace extrap

@@ -1,0 +1,70 @@
+// The tensors of one bucket (one rule, device and dtype combination), validated once and stepped many times.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/table.h"
+#include "cpu/kernels.h"
+#include "tensor_view.h"
+
+namespace extrap {
+
+namespace py = pybind11;
+
+class Plan {
+ public:
+  // All lists but `absent` are of the same length, one entry for each tensor:
+  // params: whose `grad` is read; targets: dense tensors that y is written to, mostly the parameters themselves;
+  // states: dicts with `step`, `base` and the buffers named by `state_names`; indices: positions in the optimizer.
+  // absent: parameters that have no gradient now.
+  // gradient_like_param: gradients have the dtype of the parameters, else that of the base iterate.
+  // Throws std::invalid_argument where tensors do not fit each other.
+  Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
+       const std::vector<uint32_t>& indices, py::list absent, bool gradient_like_param);
+
+  // Takes in the gradients of this step. None if the plan no longer fits the parameters and their state; otherwise a
+  // list of (i, is_local) for the gradients that set_gradient() must supply in the right layout and dtype.
+  py::object refresh(const py::dict& local_gradients);
+  void set_gradient(size_t i, bool is_local, py::object gradient);
+
+  // One step of all tensors under the options of a param group.
+  void run(const py::dict& group, uint64_t key, bool correct, double grad_scale, int threads);
+
+  size_t chunk_count() const { return chunks_.size(); }
+
+ private:
+  struct Member {
+    PyObject* param;  // borrowed from params_, as the others are from their lists
+    PyObject* state;
+    std::vector<PyObject*> state_tensors;
+    TensorView target;
+    void* step;
+    bool step_is_double;
+  };
+
+  void add(size_t i, uint32_t index);
+  const void* state_pointer(Member& member, const std::string& name, const TensorView& target);
+  bool unchanged(const Member& member) const;
+  bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer);
+  void advance_steps(bool keep);
+  void prepare_rms(Noise noise, NoiseScale scale, int threads);
+
+  std::string rule_;
+  py::list params_, targets_, states_, absent_;
+  py::tuple state_names_;
+  bool gradient_like_param_;
+  DType dtype_ = DType::float32;
+  std::vector<Member> members_;
+  std::vector<TensorEntry> entries_;
+  std::vector<Chunk> chunks_;
+  std::vector<double> rms_;
+  std::vector<py::object> held_gradients_;  // copies made for this step
+  TensorView scratch_;
+  int64_t parameter_bytes_ = 0;
+};
+
+}  // namespace extrap

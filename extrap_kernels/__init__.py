@@ -1,0 +1,13 @@
+"""Drop-in optimizers for large-batch training by extrapolation, fused into one pass over the buffers.
+
+Source of the method: Lin, Kong, Stich, Jaggi, "Extrapolation for Large-batch Training in Deep Learning", ICML 2020
+(arXiv 2006.05720).
+"""
+
+# torch comes first: the native module then shares its OpenMP runtime.
+import torch  # noqa: F401
+
+from extrap_kernels.sgd import ExtrapSGD
+
+__all__ = ["ExtrapSGD"]
+__version__ = "0.1.0"

@@ -1,0 +1,122 @@
+"""Backends: which there are, which one a device gets, and the plan that carries out the steps of a param group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Optional, Protocol
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.backends.member import Member
+from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason
+from extrap_kernels.backends.reference import ReferenceExecutor
+
+NAMES = ("auto", "cpu", "reference", "cuda", "triton")
+
+
+class Executor(Protocol):
+    """Steps some parameters of one param group."""
+
+    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
+        """Take in the gradients of this step; False if the executor no longer fits the parameters."""
+
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
+        """Step the parameters under the options of ``group``; ``correct=False`` only extrapolates."""
+
+
+class _Optimizer(Protocol):
+    backend: str
+    rule: ModuleType
+    rule_name: str
+    local_gradients: dict[Tensor, Tensor]
+
+    def state_of(self, param: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]: ...
+
+
+def missing_reason(backend: str) -> Optional[str]:
+    """Return why ``backend`` cannot be used here and what to do about it, or None if it can."""
+    if backend == "cpu":
+        return missing_cpu_reason()
+    if backend in ("cuda", "triton"):
+        return f"this version has no {backend!r} backend yet; use backend='auto'"
+    return None
+
+
+def check_name(backend: str) -> None:
+    """Raise ValueError for an unknown backend and RuntimeError for one that is not there."""
+    if backend not in NAMES:
+        raise ValueError(f"Invalid backend value: {backend!r}; choose one of {NAMES}")
+    reason = missing_reason(backend)
+    if reason is not None:
+        raise RuntimeError(f"backend {backend!r} is not available: {reason}")
+
+
+def resolve(backend: str, device: torch.device) -> str:
+    """Return the backend that steps parameters on ``device``.
+
+    ``"auto"``: ``cpu`` for CPU tensors if it was built, ``reference`` otherwise. Any other value: that backend.
+
+    Raises:
+        RuntimeError: ``backend`` is not there, or cannot take tensors of this device.
+    """
+    check_name(backend)
+    if backend == "auto":
+        return "cpu" if device.type == "cpu" and missing_cpu_reason() is None else "reference"
+    if backend == "cpu" and device.type != "cpu":
+        raise RuntimeError(f"backend 'cpu' cannot step a parameter on device {device}; use backend='auto'")
+    return backend
+
+
+def check_gradients(params: Iterable[Tensor]) -> None:
+    """Raise RuntimeError for a gradient that is not a dense strided tensor."""
+    for param in params:
+        if param.grad is not None and param.grad.layout != torch.strided:
+            raise RuntimeError(
+                f"a gradient of layout {param.grad.layout} for a parameter of shape {tuple(param.shape)}: sparse "
+                "gradients are not supported; use sparse=False in the embedding, or grad.to_dense()"
+            )
+
+
+class GroupPlan:
+    """The executors of one param group, for the parameters that have gradients now.
+
+    Args:
+        optimizer: owner of the state.
+        group: the param group.
+        first_index: position in the optimizer of the group's first parameter.
+
+    Raises:
+        RuntimeError: the backend asked for cannot take a parameter of the group.
+    """
+
+    def __init__(self, optimizer: _Optimizer, group: Mapping[str, Any], first_index: int) -> None:
+        self.state_names: tuple[str, ...] = optimizer.rule.state_names(group)
+        params: Sequence[Tensor] = group["params"]
+        chosen = {param.device: resolve(optimizer.backend, param.device) for param in params}
+        self._absent = [param for param in params if param.grad is None]
+        buckets: dict[Any, list[Member]] = defaultdict(list)
+        for index, param in enumerate(params, first_index):
+            if param.grad is None:
+                continue
+            backend = chosen[param.device]
+            key = (backend, CpuExecutor.bucket_key(param) if backend == "cpu" else None)
+            buckets[key].append(Member(param, optimizer.state_of(param, self.state_names), index))
+        self.executors: list[Executor] = []
+        absent = self._absent
+        for (backend, _), members in buckets.items():
+            if backend == "cpu":
+                self.executors.append(CpuExecutor(optimizer.rule_name, self.state_names, members, absent))
+            else:
+                self.executors.append(ReferenceExecutor(optimizer.rule, members, absent))
+            absent = []
+        if not self.refresh(optimizer.local_gradients):
+            raise RuntimeError("the gradients changed while the step was being planned")
+
+    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
+        """Take in the gradients of this step; False if the plan no longer fits the parameters."""
+        if not self.executors:
+            return all(param.grad is None for param in self._absent)
+        return all([executor.refresh(local_gradients) for executor in self.executors])

@@ -1,0 +1,99 @@
+"""Backend ``cpu``: the native kernels on CPU tensors of one dtype combination."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.layout import is_dense
+
+try:
+    from extrap_kernels import _C
+except ImportError as error:
+    _import_error: Optional[ImportError] = error
+else:
+    _import_error = None
+
+
+def missing_cpu_reason() -> Optional[str]:
+    """Return why the native kernels cannot be used and what to do about it, or None if they can."""
+    if _import_error is None:
+        return None
+    return (
+        f"the native module extrap_kernels._C cannot be imported ({_import_error}); reinstall extrap_kernels with a "
+        "C++ compiler and without EXTRAP_NATIVE=off, or use backend='reference'"
+    )
+
+
+def _gradient_dtype(param: Tensor, base: Optional[Tensor] = None) -> torch.dtype:
+    """Return the dtype in which the kernel reads the gradient: the parameter's, or else that of the base iterate."""
+    assert param.grad is not None
+    if base is None or param.grad.dtype == param.dtype:
+        return param.grad.dtype
+    return base.dtype
+
+
+class CpuExecutor:
+    """Steps its members, which share a dtype and a gradient dtype, in one pass over their buffers.
+
+    Args:
+        rule_name: name of the rule in ``csrc/core/rules.h``.
+        state_names: buffers of the rule, in its order.
+        members: parameters with a gradient.
+        absent: parameters of the group without one.
+    """
+
+    def __init__(
+        self, rule_name: str, state_names: tuple[str, ...], members: Sequence[Member], absent: Sequence[Tensor]
+    ) -> None:
+        # A parameter with gaps in memory is stepped in a dense copy, which replaces its values after the kernel.
+        self._targets = [
+            m.param if is_dense(m.param) else torch.empty(m.param.shape, dtype=m.param.dtype) for m in members
+        ]
+        self._staged = [(m.param, t) for m, t in zip(members, self._targets) if t is not m.param]
+        self._params = [m.param for m in members]
+        self._grad_dtype = _gradient_dtype(members[0].param, members[0].state["base"])
+        self._plan = _C.Plan(
+            rule=rule_name,
+            params=self._params,
+            targets=self._targets,
+            states=[m.state for m in members],
+            state_names=state_names,
+            indices=[m.index for m in members],
+            absent=list(absent),
+            gradient_like_param=self._grad_dtype == members[0].param.dtype,
+        )
+
+    @staticmethod
+    def bucket_key(param: Tensor) -> Hashable:
+        """Return what parameters must share to be stepped by one executor."""
+        return param.dtype, _gradient_dtype(param) == param.dtype
+
+    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
+        """Take in the gradients of this step; False if the plan no longer fits the parameters."""
+        unfit = self._plan.refresh(local_gradients)
+        if unfit is None:
+            return False
+        for i, is_local in unfit:
+            param = self._params[i]
+            source = local_gradients[param] if is_local else param.grad
+            assert source is not None
+            if is_local:
+                check_local_gradient(param, source)
+            elif source.layout != torch.strided:
+                return False
+            relaid = torch.empty_like(self._targets[i], dtype=self._grad_dtype, requires_grad=False)
+            self._plan.set_gradient(i, is_local, relaid.copy_(source))
+        return True
+
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
+        """Step every member under the options of ``group``."""
+        self._plan.run(
+            group, key, correct, 1.0 if grad_scale is None else grad_scale, torch.get_num_threads()
+        )
+        for param, target in self._staged:
+            param.copy_(target)

@@ -1,0 +1,317 @@
+"""What every optimizer of the package shares: the step, train and eval mode, and state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Optional, Union
+
+import torch
+from torch import Tensor
+
+from extrap_kernels import backends, options
+from extrap_kernels.layout import empty_state, overlaps
+
+Closure = Callable[[], Union[float, Tensor]]
+
+
+class ExtrapOptimizer(torch.optim.Optimizer):
+    """Base class: a subclass names its rule and its own options.
+
+    Attributes:
+        backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
+        rank: number added to the seed of the noise; None (default) means the rank in the default process group of
+            ``torch.distributed``, or 0 without one. Not saved in state dicts.
+        local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
+            workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
+            and clear it.
+    """
+
+    rule: ModuleType
+    rule_name: str
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
+        backends.check_name(backend)
+        self.backend = backend
+        self.rank: Optional[int] = None
+        self.local_gradients: dict[Tensor, Tensor] = {}
+        self._forget_plans()
+        super().__init__(params, {**defaults, "train_mode": True})
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Raise ValueError for options of ``group`` that cannot be carried out."""
+        options.check(group)
+        options.check_learning_rate(group["lr"])
+        if not group["weight_decay"] >= 0.0:
+            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
+        if group["differentiable"]:
+            raise ValueError("Invalid differentiable value: True; this optimizer writes its state in place")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group, as in ``torch.optim``; options left out get the defaults.
+
+        Raises:
+            ValueError: an option that cannot be carried out, or a parameter whose elements share memory.
+        """
+        self.check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        shared = next((p for p in group["params"] if overlaps(p)), None)
+        if shared is not None:
+            del self.param_groups[-1]
+            raise ValueError(
+                f"a parameter of shape {tuple(shared.shape)} and strides {shared.stride()} has elements that share "
+                "memory; pass a contiguous copy"
+            )
+        group["train_mode"] = self.param_groups[0]["train_mode"]
+        self._forget_plans()
+
+    # The step
+
+    def step(self, closure: Optional[Closure] = None) -> Any:
+        """Correct the base iterate with the gradients and move the parameters to the next extrapolated point.
+
+        Args:
+            closure: evaluates the model, calls ``backward()`` and returns the loss. With
+                ``extrapolation="extragradient"`` it is called twice.
+
+        Returns:
+            The loss of the (first) call of ``closure``, or None.
+
+        Raises:
+            RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
+                :meth:`extrapolate`; nothing has changed then.
+        """
+        self._require_train_mode("step()")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+            if self._extragradient_groups():
+                self.extrapolate()
+                with torch.enable_grad():
+                    closure()
+        waiting = [i for i in self._extragradient_groups() if i not in self._extrapolated]
+        if waiting:
+            raise RuntimeError(
+                f"step() of param group {waiting[0]} with extrapolation='extragradient' needs extrapolate() after the "
+                "first backward, or a closure"
+            )
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) != 0.0:
+            self._return_to_base()
+        else:
+            self._run(range(len(self.param_groups)), correct=True, grad_scale=getattr(self, "grad_scale", None))
+        self._extrapolated.clear()
+        self.local_gradients.clear()
+        return loss
+
+    def extrapolate(self, grad_scale: Union[float, Tensor, None] = None) -> None:
+        """First half of an extragradient step: move the parameters along the gradient at the base iterate.
+
+        Call it after the first backward, then clear the gradients, compute them again and call :meth:`step`.
+
+        Args:
+            grad_scale: what the loss was multiplied by: ``scaler.get_scale()`` under a GradScaler (default: None, 1).
+
+        Raises:
+            RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
+                before a step, or for a sparse gradient; nothing has changed then.
+        """
+        self._require_train_mode("extrapolate()")
+        groups = self._extragradient_groups()
+        if not groups:
+            raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
+        if self._extrapolated:
+            raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
+        self._run(groups, correct=False, grad_scale=grad_scale)
+        self._extrapolated.update(groups)
+        self.local_gradients.clear()
+
+    def _extragradient_groups(self) -> list[int]:
+        return [i for i, group in enumerate(self.param_groups) if group["extrapolation"] == "extragradient"]
+
+    @torch.no_grad()
+    def _run(self, groups: Iterable[int], *, correct: bool, grad_scale: Union[float, Tensor, None]) -> None:
+        if self.state is not self._planned_state:
+            self._forget_plans()
+            self._planned_state = self.state
+        # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
+        stale = [i for i in groups if not self._is_fresh(i)]
+        for i in stale:
+            backends.check_gradients(self.param_groups[i]["params"])
+        for i in stale:
+            first = sum(len(group["params"]) for group in self.param_groups[:i])
+            self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
+        scale = None if grad_scale is None else float(grad_scale)
+        rank = self._noise_rank()
+        for i in groups:
+            group = self.param_groups[i]
+            key = (group["seed"] + rank) % 2**64
+            for executor in self._plans[i].executors:
+                executor.run(group, key=key, correct=correct, grad_scale=scale)
+
+    def _is_fresh(self, i: int) -> bool:
+        plan = self._plans.get(i)
+        return (
+            plan is not None
+            and plan.state_names == self.rule.state_names(self.param_groups[i])
+            and plan.refresh(self.local_gradients)
+        )
+
+    def state_of(self, param: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Return the state of ``param``, created where it is missing: ``step``, ``base`` and the named buffers."""
+        state: dict[str, Tensor] = self.state[param]
+        if "base" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["base"] = empty_state(param).copy_(param)
+        for name in names:
+            if name not in state:
+                state[name] = torch.zeros_like(state["base"])
+        return state
+
+    def _noise_rank(self) -> int:
+        if self.rank is not None:
+            return self.rank
+        distributed = torch.distributed
+        return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+    def _forget_plans(self) -> None:
+        self._plans: dict[int, backends.GroupPlan] = {}
+        self._planned_state: Any = None
+        self._extrapolated: set[int] = set()
+
+    # Train and eval mode
+
+    def _require_train_mode(self, what: str) -> None:
+        if not self.param_groups[0]["train_mode"]:
+            raise RuntimeError(
+                f"{what} in eval mode: the parameters hold the base iterate; call optimizer.train() before training"
+            )
+
+    @torch.no_grad()
+    def _return_to_base(self) -> None:
+        """Undo extrapolate() after a skipped extragradient step."""
+        for i in self._extrapolated:
+            for param in self.param_groups[i]["params"]:
+                if "base" in self.state.get(param, {}):
+                    param.copy_(self.state[param]["base"])
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the base iterate ``x`` into the parameters, rounded to their dtype, for evaluation and saving.
+
+        The extrapolated point is kept in the state (one copy of the parameters) until :meth:`train`. Nothing happens
+        in eval mode.
+        """
+        if not self.param_groups[0]["train_mode"]:
+            return
+        for param, state in self.state.items():
+            if "base" in state:
+                state["extrapolated"] = param.clone(memory_format=torch.preserve_format)
+                param.copy_(state["base"])
+        self._set_mode(train=False)
+
+    @torch.no_grad()
+    def train(self, mode: bool = True) -> None:
+        """Put the extrapolated point ``y`` back into the parameters, bit for bit; ``train(False)`` is :meth:`eval`."""
+        if not mode:
+            return self.eval()
+        if self.param_groups[0]["train_mode"]:
+            return None
+        for param, state in self.state.items():
+            if "extrapolated" in state:
+                param.copy_(state.pop("extrapolated"))
+        self._set_mode(train=True)
+        return None
+
+    def _set_mode(self, *, train: bool) -> None:
+        for group in self.param_groups:
+            group["train_mode"] = train
+
+    @contextmanager
+    def base_parameters(self) -> Iterator[None]:
+        """Context manager: the parameters hold the base iterate inside the block, and what they held after it."""
+        was_training = self.param_groups[0]["train_mode"]
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    # Saving and loading
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "backend": self.backend, "rank": self.rank}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Also called by load_state_dict(), with nothing but state and param_groups.
+        self.__dict__.setdefault("backend", "auto")
+        self.__dict__.setdefault("rank", None)
+        self.__dict__.setdefault("local_gradients", {})
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        self._forget_plans()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned, from any backend, device and mode; the state keeps its precision.
+
+        The parameters are not touched: load the model's state dict, saved at the same moment, as well. A dict saved
+        in eval mode leaves the optimizer in eval mode.
+
+        Raises:
+            ValueError: the groups, or the state of a parameter, do not fit; nothing has changed then.
+        """
+        loaded: dict[str, Any] = {}
+
+        def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
+            self._check_saved(final)
+            loaded.update(final)
+
+        # The last of the pre-hooks sees the dict as the hooks of the user left it.
+        handle = self.register_load_state_dict_pre_hook(check)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        # torch casts floating-point state to the dtype of the parameter; the saved values undo that.
+        for group, saved_group in zip(self.param_groups, loaded["param_groups"]):
+            for param, key in zip(group["params"], saved_group["params"]):
+                self._restore(param, loaded["state"].get(key, {}))
+
+    def _restore(self, param: Tensor, saved: Mapping[str, Any]) -> None:
+        state = self.state[param] if saved else {}
+        for name, value in saved.items():
+            if name == "step":
+                state[name] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
+            elif name == "extrapolated":
+                state[name] = torch.empty_like(param, requires_grad=False).copy_(value)
+            elif isinstance(value, Tensor) and value.shape == param.shape:
+                state[name] = empty_state(param).copy_(value)
+
+    def _check_saved(self, saved: Mapping[str, Any]) -> None:
+        for group, saved_group in zip(self.param_groups, saved["param_groups"]):
+            options_after = {**self.defaults, **saved_group}
+            needed = ["step", "base", *self.rule.state_names(options_after)]
+            if not options_after["train_mode"]:
+                needed.append("extrapolated")
+            for param, key in zip(group["params"], saved_group["params"]):
+                if saved["state"].get(key):
+                    self._check_saved_state(param, key, saved["state"][key], needed)
+
+    def _check_saved_state(self, param: Tensor, key: Any, saved: Mapping[str, Any], needed: list[str]) -> None:
+        for name in needed:
+            if name not in saved:
+                raise ValueError(
+                    f"loaded state dict lacks {name!r} for parameter {key}; it has {sorted(saved)}. "
+                    f"It must come from {type(self).__name__}.state_dict() with the same options"
+                )
+            if name != "step" and saved[name].shape != param.shape:
+                raise ValueError(
+                    f"loaded state dict has {name!r} of shape {tuple(saved[name].shape)} for parameter {key} of shape "
+                    f"{tuple(param.shape)}; build the model and the optimizer as they were when it was saved"
+                )

@@ -1,0 +1,101 @@
+"""The extrapolation options that every optimizer of the package shares, and their checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Optional, TypedDict, Union
+
+from torch import Tensor
+
+Extrapolation = Literal["past_gradient", "past_update", "extragradient"]
+Noise = Literal["gaussian", "uniform"]
+NoiseScale = Literal["absolute", "tensor", "filter", "gradient"]
+
+
+class ExtrapolationOptions(TypedDict, total=False):
+    """Keywords of every optimizer of the package; they live in ``param_groups`` and may differ between groups.
+
+    Attributes:
+        extrapolation: direction from the base iterate ``x`` to the point ``y`` where the next gradient is taken.
+            ``"past_gradient"`` (default): this worker's last gradient (Popov 1980, Gidel et al. 2019).
+            ``"past_update"``: the last update. ``"extragradient"``: a fresh gradient, two backward passes a step
+            (Korpelevich 1976). ``None``: no extrapolation.
+        extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``.
+        extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None (default: 1).
+        noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): random perturbation of ``y``.
+        noise_std: standard deviation (Gaussian) or half width (uniform) of the noise, in units of its scale
+            (default: 0.01).
+        noise_scale: ``"absolute"`` (default): 1; ``"tensor"``: rms of the parameter; ``"filter"``: rms of each slice
+            along dim 0 (Li et al. 2018), none for tensors of fewer than 2 dims; ``"gradient"``: absolute value of
+            the worker's gradient, element by element (Haruki et al. 2019).
+        seed: seed of the noise, in [0, 2**64) (default: 0); each rank adds its own number.
+    """
+
+    extrapolation: Optional[Extrapolation]
+    extrap_lr: Union[float, Tensor, None]
+    extrap_ratio: float
+    noise: Optional[Noise]
+    noise_std: float
+    noise_scale: NoiseScale
+    seed: int
+
+
+DEFAULTS: ExtrapolationOptions = {
+    "extrapolation": "past_gradient",
+    "extrap_lr": None,
+    "extrap_ratio": 1.0,
+    "noise": None,
+    "noise_std": 0.01,
+    "noise_scale": "absolute",
+    "seed": 0,
+}
+
+_CHOICES: dict[str, tuple[Optional[str], ...]] = {
+    "extrapolation": ("past_gradient", "past_update", "extragradient", None),
+    "noise": ("gaussian", "uniform", None),
+    "noise_scale": ("absolute", "tensor", "filter", "gradient"),
+}
+
+
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``options`` completed by the defaults.
+
+    Raises:
+        TypeError: a keyword that no optimizer of the package has.
+    """
+    unknown = sorted(set(options) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the extrapolation options are {list(DEFAULTS)}")
+    return {**DEFAULTS, **options}
+
+
+def check_learning_rate(lr: float | Tensor) -> None:
+    """Raise ValueError unless ``lr`` is a non-negative number or a one-element tensor."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+
+
+def check(group: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the option, its value and what is allowed, for options that cannot be carried out."""
+    for name, allowed in _CHOICES.items():
+        if group[name] not in allowed:
+            raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
+    for name in ("extrap_ratio", "noise_std"):
+        if not 0.0 <= float(group[name]) < math.inf:
+            raise ValueError(f"Invalid {name} value: {group[name]}; it must be finite and not negative")
+    extrap_lr = group["extrap_lr"]
+    if isinstance(extrap_lr, Tensor) and extrap_lr.numel() != 1:
+        raise ValueError(f"Invalid extrap_lr value: a tensor of {extrap_lr.numel()} elements; it must have one")
+    if extrap_lr is not None and not 0.0 <= float(extrap_lr) < math.inf:
+        raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None, or finite and not negative")
+    seed = group["seed"]
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
+    if group["extrapolation"] == "extragradient" and group["noise"] is not None:
+        raise ValueError(
+            f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
+            "set noise=None or choose extrapolation='past_gradient'"
+        )

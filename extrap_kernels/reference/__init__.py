@@ -1,0 +1,1 @@
+"""Plain-PyTorch twins of the native kernels: slow, readable, and what every backend is tested against."""

@@ -1,0 +1,41 @@
+"""SGD in plain PyTorch: the readable twin of ``csrc/core/rules/sgd.h``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def state_names(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the buffers, shaped like the parameter, that the rule keeps under the options of ``group``."""
+    return ("momentum_buffer",) if group["momentum"] != 0 else ()
+
+
+def direction(
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Advance the momentum buffer in place; return the update ``u`` and the extrapolation direction ``z``.
+
+    Args:
+        group: options ``momentum``, ``dampening``, ``nesterov``.
+        step: the parameter's step count after this step; 1 starts the momentum buffer.
+        g: averaged gradient, in the precision of the base iterate.
+        l: this worker's own gradient, likewise.
+        buffers: ``momentum_buffer`` unless ``momentum`` is 0.
+    """
+    momentum = group["momentum"]
+    if momentum == 0:
+        return g, l
+    v = buffers["momentum_buffer"]
+    grad_weight = 1.0 if step == 1 else 1.0 - group["dampening"]
+    v.mul_(momentum).add_(g * grad_weight)
+    return (g + v * momentum if group["nesterov"] else v), l
+
+
+def extragradient_direction(
+    group: Mapping[str, Any], step: int, l: Tensor, buffers: Mapping[str, Tensor]
+) -> Tensor:
+    """Return ``z`` for the first half of an extragradient step; ``buffers`` are only read."""
+    return l
