@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "results", "*.egg-info", "*.so", "__pycache__")
 SECOND_PYTHON = os.environ.get("EXTRAP_SECOND_TORCH_PYTHON")
-ISOLATED_PIP = ("-m", "pip", "--disable-pip-version-check")
+PIP = ("-m", "pip", "--disable-pip-version-check")
 
 # Run with the folder that must hold the package. Every step is taken twice, natively and by the reference.
 SMOKE = """
@@ -79,13 +79,19 @@ def run(*command, ok=True, cwd=None, **env):
 
 
 def build_wheel(source, folder, ok=True, **env):
-    return run(sys.executable, *ISOLATED_PIP, "wheel", "--no-deps", "-w", folder, source, ok=ok, **env)
+    return run(sys.executable, *PIP, "wheel", "--no-deps", "-w", folder, source, ok=ok, **env)
 
 
-def install(wheel, folder, python=sys.executable):
-    """Install into a folder for PYTHONPATH, which comes before an editable install in site-packages."""
-    run(python, *ISOLATED_PIP, "install", "--no-deps", "--target", folder, wheel)
-    return folder
+def environment(folder, *what, python=sys.executable, **env):
+    """A venv with `what` installed and, behind that, the packages of `python`: its torch."""
+    purelib = ("-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')")
+    run(python, "-m", "venv", folder)
+    own = folder / "bin" / "python"
+    run(own, *PIP, "install", "--no-deps", *what, **env)
+    # Last, so that pip above did not take an extrap-kernels of `python` for installed. A folder that is named by a .pth
+    # file does not get its own .pth files read: an editable install in it stays out.
+    Path(run(own, *purelib), "parent.pth").write_text(run(python, *purelib))
+    return own
 
 
 def words(output):
@@ -134,34 +140,27 @@ def test_wheel_holds_a_small_native_module_free_of_torch(wheel, tmp_path):
 
 
 def test_wheel_runs_with_this_torch(wheel, tmp_path):
-    site = install(wheel, tmp_path / "site")
-    run(sys.executable, "-c", SMOKE, site, cwd=tmp_path, PYTHONPATH=site)
+    run(environment(tmp_path / "venv", wheel), "-c", SMOKE, tmp_path / "venv", cwd=tmp_path)
 
 
 @pytest.mark.skipif(not SECOND_PYTHON, reason="EXTRAP_SECOND_TORCH_PYTHON does not name a python with another torch")
 def test_the_same_wheel_runs_with_another_torch(wheel, tmp_path):
-    site = install(wheel, tmp_path / "site", SECOND_PYTHON)
-    output = run(SECOND_PYTHON, "-c", SMOKE, site, cwd=tmp_path, PYTHONPATH=site)
+    python = environment(tmp_path / "venv", wheel, python=SECOND_PYTHON)
+    output = run(python, "-c", SMOKE, tmp_path / "venv", cwd=tmp_path)
     own = run(sys.executable, "-c", "import torch; print(torch.__version__)").strip()
     assert not output.strip().endswith(f" {own}"), f"{SECOND_PYTHON} has the same torch as this process: {output}"
 
 
-def test_pure_python_wheel_names_the_remedy_for_the_missing_native_module(sdist, tmp_path):
-    build_wheel(sdist, tmp_path, EXTRAP_NATIVE="off")
-    (pure,) = tmp_path.glob("*-py3-none-any.whl")
-    site = install(pure, tmp_path / "site")
-    assert not list((site / "extrap_kernels").glob("_C*.so"))
-    output = run(sys.executable, "-c", PURE_SMOKE, ok=False, cwd=tmp_path, PYTHONPATH=site)
+def test_pure_python_install_names_the_remedy_for_the_missing_native_module(source, tmp_path):
+    python = environment(tmp_path / "venv", source, EXTRAP_NATIVE="off")
+    assert not list(tmp_path.rglob("_C*.so"))
+    output = run(python, "-c", PURE_SMOKE, ok=False, cwd=tmp_path)
     assert "backend 'cpu' is not available" in output and "EXTRAP_NATIVE" in output, output
 
 
-def test_editable_install_finds_the_kernels_in_the_folder_beside_the_package(source, tmp_path):
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
-    python = tmp_path / "venv/bin/python"
-    run(python, *ISOLATED_PIP, "install", "--no-deps", "-e", source)
-    # torch comes from this environment, whose own editable install PYTHONPATH does not activate.
-    run(python, "-c", SMOKE, source, cwd=tmp_path, PYTHONPATH=sysconfig.get_path("purelib"))
-    assert (source / "build/compile_commands.json").is_file()
+def test_editable_install_finds_the_native_module_and_the_folder_beside_the_package(source, tmp_path):
+    run(environment(tmp_path / "venv", "-e", source), "-c", SMOKE, source, cwd=tmp_path)
+    assert (source / "build" / "compile_commands.json").is_file()
 
 
 def test_without_compiler_the_error_says_what_to_install(source, tmp_path):
