@@ -1,0 +1,31 @@
+import helpers
+import pytest
+import torch
+
+# Almost all tensors here are small: waking other threads for them costs more than it saves, most of all on a busy
+# machine. Tests of several threads ask for them.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(params=helpers.BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def native():
+    """The native module; its settings are put back after the test."""
+    from extrap_kernels import _C
+
+    instruction_set, exchange = _C.instruction_set(), _C.exchange_interface()
+    yield _C
+    _C.select_instruction_set(instruction_set)
+    _C.use_exchange_interface(exchange)

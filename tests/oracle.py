@@ -1,0 +1,216 @@
+"""Float64 oracle of the algorithm of the design contract, section 1, written from that page alone.
+
+Every number carries a bound on how far arithmetic of the backend's precision may be from it, so that the tolerances of
+the suite are derived and not chosen: a few units in the last place per step, scaled with the magnitudes that occurred.
+Complex tensors are pairs of real numbers in the last dimension.
+"""
+
+import numpy as np
+import torch
+
+GAUSSIAN_ERROR = 1e-6  # relative, what the contract allows every backend
+UINT32 = np.uint64(0xFFFFFFFF)
+
+
+def values(tensor):
+    """A float64 copy of the elements in logical order."""
+    tensor = tensor.detach().resolve_conj().cpu()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double().numpy().copy()
+
+
+def philox4x32(counter, key):
+    """Philox4x32-10: four uint64 arrays of 32-bit words from four such arrays (or ints) and a 64-bit key."""
+    c = [np.asarray(word, np.uint64) for word in counter]
+    k = [np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)]
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = [p1 >> np.uint64(32) ^ c[1] ^ k[0], p1 & UINT32, p0 >> np.uint64(32) ^ c[3] ^ k[1], p0 & UINT32]
+        k = [(k[0] + np.uint64(0x9E3779B9)) & UINT32, (k[1] + np.uint64(0xBB67AE85)) & UINT32]
+    return c
+
+
+def noise(kind, positions, *, key, parameter, step):
+    """n ~ U(-1, 1) or N(0, 1) at int64 element positions."""
+    i = positions.astype(np.uint64)
+    block = i >> np.uint64(2)
+    words = philox4x32((block & UINT32, block >> np.uint64(32), parameter, step), key % 2**64)
+    u = [((w >> np.uint64(9)).astype(np.float64) + 0.5) * 2.0**-23 for w in np.broadcast_arrays(*words)]
+    if kind == "uniform":
+        lanes = [2 * w - 1 for w in u]
+    else:
+        lanes = []
+        for a, b in (u[:2], u[2:]):
+            r = np.sqrt(-2 * np.log(a))
+            lanes += [r * np.cos(2 * np.pi * b), r * np.sin(2 * np.pi * b)]
+    return np.choose(positions & 3, lanes)
+
+
+def positions(tensor):
+    """Position of each real number: in memory for tensors without gaps, row-major for others."""
+    offsets = sum(
+        (index * stride for index, stride in zip(np.indices(tensor.shape), tensor.stride())),
+        start=np.zeros(tuple(tensor.shape), np.int64),
+    )
+    row_major = np.arange(tensor.numel()).reshape(offsets.shape)
+    if not np.array_equal(np.sort(offsets, axis=None), np.arange(tensor.numel())):
+        offsets = row_major
+    return offsets[..., None] * 2 + np.arange(2) if tensor.is_complex() else offsets
+
+
+class Rounded:
+    """A float64 array and a bound on the error of computing it with one rounding of `unit` per operation."""
+
+    def __init__(self, value, bound, unit):
+        self.value, self.bound, self.unit = value, bound, unit
+
+    def _rounded(self, value, bound):
+        return Rounded(value, bound + self.unit * np.abs(value), self.unit)
+
+    def __add__(self, other):
+        return self._rounded(self.value + other.value, self.bound + other.bound)
+
+    def __sub__(self, other):
+        return self + -other
+
+    def __mul__(self, other):
+        spread = np.abs(self.value) * other.bound + np.abs(other.value) * self.bound + self.bound * other.bound
+        return self._rounded(self.value * other.value, spread)
+
+    def __neg__(self):
+        return Rounded(-self.value, self.bound, self.unit)
+
+    def __abs__(self):
+        return Rounded(np.abs(self.value), self.bound, self.unit)
+
+    def rms(self, axis):
+        """Root mean square over `axis`, rounded once."""
+        mean = {"axis": axis, "keepdims": True}
+        return self._rounded(np.sqrt(np.mean(self.value**2, **mean)), np.sqrt(np.mean(self.bound**2, **mean)))
+
+
+class Oracle:
+    """The numbers of one parameter: `x`, `y`, the `buffers` and the step `count`. A rule overrides `update`.
+
+    The options are those of the parameter's group. The small methods are the parts that the wrong rules of
+    test_oracle_parity.py replace.
+    """
+
+    def __init__(self, param, index, rank=0):
+        self.index, self.rank = index, rank
+        self.dims, self.positions = param.dim(), positions(param)
+        self.unit = torch.finfo(torch.promote_types(param.dtype, torch.float32)).eps / 2
+        self.x = self.y = self.exact(values(param))
+        self.buffers, self.count = {}, 0
+
+    def exact(self, value):
+        return Rounded(value, np.zeros_like(value), self.unit)
+
+    def constant(self, number):
+        """An option, rounded to the precision of the arithmetic."""
+        return Rounded(np.float64(number), self.unit * abs(number), self.unit)
+
+    def inner_rate(self, o):
+        extrap_lr = o["extrap_ratio"] * float(o["lr"]) if o["extrap_lr"] is None else o["extrap_lr"]
+        return self.constant(float(extrap_lr))
+
+    def decay_point(self):
+        return self.x
+
+    def prepared(self, o, grad, scale):
+        g = self.exact(values(grad))
+        if scale != 1:
+            g = g * self.constant(1 / scale)
+        if o["maximize"]:
+            g = -g
+        if o["weight_decay"] and not o["decoupled_weight_decay"]:
+            g = g + self.constant(float(o["weight_decay"])) * self.decay_point()
+        return g
+
+    def update(self, o, g, l):
+        """Advance the buffers; return the update u and the direction z of past_gradient."""
+        raise NotImplementedError
+
+    def first_direction(self, o, l):
+        """z of the first half of an extragradient step; the buffers stay."""
+        raise NotImplementedError
+
+    def noise_point(self, before):
+        return before
+
+    def noise_key(self, o):
+        return o["seed"] + self.rank
+
+    def noise(self, o, x, g, l):
+        scale = o["noise_scale"]
+        if scale == "filter" and self.dims < 2:
+            return self.exact(np.zeros_like(x.value))
+        n = noise(o["noise"], self.positions, key=self.noise_key(o), parameter=self.index, step=self.count)
+        error = GAUSSIAN_ERROR * np.abs(n) if o["noise"] == "gaussian" else np.zeros_like(n)
+        amplitude = self.constant(o["noise_std"])
+        if scale == "gradient":
+            amplitude = amplitude * abs(l)
+        elif scale in ("tensor", "filter") and x.value.size:
+            amplitude = amplitude * x.rms(tuple(range(scale == "filter", x.value.ndim)))
+        return Rounded(n, error, self.unit) * amplitude
+
+    def extrapolate(self, o, g, l=None, scale=1.0):
+        l = self.prepared(o, g if l is None else l, scale)
+        self.y = self.x - self.inner_rate(o) * self.first_direction(o, l)
+
+    def step(self, o, g, l=None, scale=1.0):
+        self.count += 1
+        before = self.x
+        g, l = self.prepared(o, g, scale), self.prepared(o, g if l is None else l, scale)
+        u, z = self.update(o, g, l)
+        lr, decay = float(o["lr"]), float(o["weight_decay"])
+        if decay and o["decoupled_weight_decay"]:
+            self.x = self.x * self.constant(1 - lr * decay)
+        self.x = self.x - self.constant(lr) * u
+        self.y = self.x
+        if o["extrapolation"] in ("past_gradient", "past_update"):
+            self.y = self.y - self.inner_rate(o) * (z if o["extrapolation"] == "past_gradient" else u)
+        if o["noise"] is not None:
+            self.y = self.y + self.noise(o, self.noise_point(before), g, l)
+
+
+class SGD(Oracle):
+    def gradient_weight(self, o):
+        return 1 if "momentum_buffer" not in self.buffers else 1 - o["dampening"]
+
+    def update(self, o, g, l):
+        if not o["momentum"]:
+            return g, l
+        momentum = self.constant(o["momentum"])
+        v = g * self.constant(self.gradient_weight(o))
+        if "momentum_buffer" in self.buffers:
+            v = v + momentum * self.buffers["momentum_buffer"]
+        self.buffers["momentum_buffer"] = v
+        return (g + momentum * v if o["nesterov"] else v), l
+
+    def first_direction(self, o, l):
+        return l
+
+
+def assert_within(actual, expected, name):
+    """`actual` is `expected` up to the arithmetic's roundings, and one more where its dtype is a narrower one."""
+    limits = torch.finfo(actual.dtype)
+    tolerance = 2 * expected.bound  # twice: the sums may be associated otherwise, and the oracle rounds as well
+    if limits.eps / 2 > expected.unit:
+        tolerance = tolerance + limits.eps / 2 * (np.abs(expected.value) + tolerance)
+    tolerance = tolerance + limits.tiny * limits.eps  # subnormal numbers
+    error = np.abs(values(actual) - expected.value)
+    worst = np.max(error / tolerance, initial=0.0)
+    assert np.all(error <= tolerance), f"{name}: error {worst:.3g} times what rounding explains"
+
+
+def assert_matches(optimizer, oracles):
+    """Parameters, base iterates, buffers and step counts of `optimizer` are those of `oracles`."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for p, expected in zip(params, oracles):
+        assert_within(p, expected.y, f"parameter {expected.index}")
+        state = optimizer.state.get(p, {})
+        assert state.get("step", 0) == expected.count
+        if expected.count:
+            assert_within(state["base"], expected.x, f"base of parameter {expected.index}")
+        for name, buffer in expected.buffers.items():
+            assert_within(state[name], buffer, f"{name} of parameter {expected.index}")

@@ -1,0 +1,217 @@
+"""The fast backends against `reference`: the same bits, whatever the layout, instruction set or number of threads."""
+
+import functools
+import math
+
+import helpers
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extrap_kernels import _C
+
+SGD = helpers.RULES["sgd"]
+
+
+@pytest.fixture(params=[*((isa, True) for isa in _C.instruction_sets()), (_C.instruction_set(), False)], ids=str)
+def native_settings(request, native):
+    """Each instruction set, and reading tensors by their attributes."""
+    instruction_set, exchange = request.param
+    native.select_instruction_set(instruction_set)
+    native.use_exchange_interface(exchange)
+
+
+def noisy(direction, noise, scale):
+    return {"extrapolation": direction, "noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 2**64 - 1}
+
+
+EXACT = [
+    *({"extrapolation": direction, "noise": None} for direction in helpers.DIRECTIONS),
+    noisy(None, "uniform", "absolute"),
+    noisy("past_update", "uniform", "gradient"),
+    helpers.EXTRAGRADIENT,
+]
+# Gaussian noise and sums of squares may be rounded otherwise.
+CLOSE = [noisy("past_gradient", noise, scale) for noise in ("gaussian", "uniform") for scale in ("tensor", "filter")]
+CLOSE += [noisy("past_update", "gaussian", scale) for scale in ("absolute", "gradient")]
+
+
+def trained(backend, rule_name, variant, perturbation, dtypes=helpers.DTYPES):
+    rule = helpers.RULES[rule_name]
+    params = [p for dtype in dtypes for p in helpers.zoo(backend, dtype)]
+    optimizer = rule.optimizer(params, lr=0.1, backend=backend, **rule.variants[variant], **dict(perturbation))
+    helpers.train(optimizer, steps=4)
+    return helpers.snapshot(optimizer)
+
+
+reference_trained = functools.lru_cache(functools.partial(trained, "reference"))
+
+
+@pytest.mark.parametrize("perturbation", EXACT, ids=helpers.describe)
+@pytest.mark.parametrize("rule, variant", [(name, v) for name, rule in helpers.RULES.items() for v in rule.variants])
+def test_same_bits(native_settings, rule, variant, perturbation):
+    expected = reference_trained(rule, variant, tuple(perturbation.items()))
+    for backend in helpers.FAST_BACKENDS:
+        helpers.assert_same_bits(trained(backend, rule, variant, perturbation), expected)
+
+
+@pytest.mark.parametrize("perturbation", CLOSE, ids=helpers.describe)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=helpers.describe)
+def test_close_noise(native_settings, dtype, perturbation):
+    case = ("sgd", "nesterov")
+    expected, expected_state = reference_trained(*case, tuple(perturbation.items()), (dtype,))
+    silent, _ = reference_trained(*case, tuple({**perturbation, "noise_std": 0.0}.items()), (dtype,))
+    for backend in helpers.FAST_BACKENDS:
+        params, state = trained(backend, *case, perturbation, (dtype,))
+        helpers.assert_same_bits(state, expected_state)
+        for p, q, without in zip(params, expected, silent):
+            ulp = torch.finfo(dtype).eps * q.abs() + torch.finfo(dtype).smallest_normal
+            assert ((p - q).abs().double() <= 1e-6 * (q.double() - without).abs() + ulp).all()
+
+
+def large_params(backend, dtype):
+    """Enough to bypass the caches when written: one tensor in whole vectors, one at an odd address."""
+    numel = (1 << 22) // dtype.itemsize + 37
+    whole = torch.linspace(-1, 1, numel, dtype=torch.float64).to(helpers.DEVICES[backend], dtype)
+    return [torch.nn.Parameter(whole.clone()), torch.nn.Parameter(whole[1 : numel // 4])]
+
+
+def train_large(backend, dtype, perturbation):
+    optimizer = SGD.optimizer(
+        large_params(backend, dtype), lr=0.1, momentum=0.9, nesterov=True, backend=backend, **dict(perturbation)
+    )
+    helpers.train(optimizer, steps=2)
+    return helpers.snapshot(optimizer)
+
+
+reference_large = functools.lru_cache(functools.partial(train_large, "reference"))
+
+
+@pytest.mark.parametrize("perturbation", [EXACT[1], EXACT[3]], ids=helpers.describe)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=helpers.describe)
+def test_same_bits_of_large_tensors(native_settings, threads, dtype, perturbation):
+    expected = reference_large(dtype, tuple(perturbation.items()))
+    threads(2)
+    for backend in helpers.FAST_BACKENDS:
+        helpers.assert_same_bits(train_large(backend, dtype, perturbation), expected)
+
+
+@pytest.mark.parametrize("perturbation", [*CLOSE, helpers.EXTRAGRADIENT], ids=helpers.describe)
+@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
+def test_number_of_threads_changes_nothing(backend, threads, perturbation):
+    results = []
+    for count in (1, 2, 5):
+        threads(count)
+        params = [*helpers.zoo(backend), torch.nn.Parameter(torch.linspace(-1, 1, 5 * 40_000).view(1000, 200))]
+        optimizer = SGD.optimizer(params, lr=0.1, momentum=0.9, backend=backend, **perturbation)
+        helpers.train(optimizer, steps=2)
+        results.append(helpers.snapshot(optimizer))
+    helpers.assert_same_bits(results[1], results[0])
+    helpers.assert_same_bits(results[2], results[0])
+
+
+SPECIAL = (math.inf, -math.inf, math.nan, -0.0, 0.0, 1e-42, -6e-8, 1e-40, 65519.0, 65520.0, 3.4e38)
+
+
+@st.composite
+def strided(draw, shape):
+    """Strides of a tensor of `shape`: the order of its dimensions in memory, gaps, and the offset of the first element."""
+    order = draw(st.permutations(range(len(shape))))
+    strides, reach = [0] * len(shape), draw(st.sampled_from([1, 1, 1, 2]))
+    for dim in order:
+        strides[dim] = reach
+        reach *= max(1, shape[dim]) + draw(st.sampled_from([0, 0, 0, 1]))
+    return tuple(strides), draw(st.integers(0, 3))
+
+
+@st.composite
+def parameters(draw):
+    shape = draw(st.lists(st.integers(0, 6), max_size=4) | st.lists(st.integers(1, 400), min_size=1, max_size=1))
+    return {
+        "shape": shape,
+        "layout": draw(strided(shape)),
+        "dtype": draw(st.sampled_from(helpers.DTYPES)),
+        "grad_layout": draw(strided(shape) | st.none()),  # None: expanded from one element, as after p.sum().backward()
+        "local_layout": draw(st.none() | strided(shape)),
+        "conjugated": draw(st.booleans()),
+        "special": draw(st.booleans()),
+        "first_step": draw(st.integers(0, 2)),
+    }
+
+
+@st.composite
+def groups(draw):
+    nesterov = draw(st.booleans())
+    extrapolation = draw(st.sampled_from([*helpers.DIRECTIONS, "extragradient"]))
+    return {
+        "params": draw(st.lists(parameters(), min_size=1, max_size=5)),
+        "lr": draw(st.floats(0, 2)),
+        "momentum": draw(st.floats(0.1, 1)) if nesterov else draw(st.sampled_from([0.0, 0.9])),
+        "dampening": 0.0 if nesterov else draw(st.sampled_from([0.0, 0.5])),
+        "nesterov": nesterov,
+        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+        "decoupled_weight_decay": draw(st.booleans()),
+        "maximize": draw(st.booleans()),
+        "extrapolation": extrapolation,
+        "extrap_lr": draw(st.none() | st.floats(0, 2)),
+        "noise": None if extrapolation == "extragradient" else draw(st.sampled_from([None, "uniform"])),
+        "noise_scale": draw(st.sampled_from(["absolute", "gradient"])),
+        "seed": draw(st.integers(0, 2**64 - 1)),
+    }
+
+
+def laid_out(values, layout):
+    strides, offset = layout
+    size = offset + 1 + sum(stride * (n - 1) for stride, n in zip(strides, values.shape) if n > 0)
+    memory = torch.zeros(max(size, 0), dtype=values.dtype)
+    return memory.as_strided(values.shape, strides, offset).copy_(values)
+
+
+def gradient_for(param, spec, layout, seed):
+    if layout is None:
+        return helpers.random_like(param.new_zeros(()), seed).expand(param.shape)
+    values = helpers.random_like(param, seed)
+    if spec["special"]:
+        flat = (torch.view_as_real(values) if values.is_complex() else values).view(-1)
+        flat[: len(SPECIAL)] = torch.tensor(SPECIAL, dtype=torch.float64)[: flat.numel()].to(flat.dtype)
+    gradient = laid_out(values, layout)
+    return gradient.conj() if spec["conjugated"] else gradient
+
+
+def train_drawn(backend, drawn, grad_scale):
+    specs = [spec for group in drawn for spec in group["params"]]
+    params = []
+    for k, spec in enumerate(specs):
+        values = helpers.random_like(torch.empty(spec["shape"], dtype=spec["dtype"]), k)
+        params.append(torch.nn.Parameter(laid_out(values, spec["layout"])))
+    rest = iter(params)
+    optimizer = SGD.optimizer(
+        [{**group, "params": [next(rest) for _ in group["params"]]} for group in drawn], lr=0.1, backend=backend
+    )
+    optimizer.grad_scale = grad_scale
+
+    def feed(step, seed):
+        for k, (p, spec) in enumerate(zip(params, specs)):
+            p.grad = None
+            if step < spec["first_step"]:
+                continue
+            p.grad = gradient_for(p, spec, spec["grad_layout"], seed + k)
+            if spec["local_layout"] is not None:
+                optimizer.local_gradients[p] = gradient_for(p, spec, spec["local_layout"], seed + k + 50)
+
+    for step in range(4):
+        if any(group["extrapolation"] == "extragradient" for group in drawn):
+            feed(step, 1000 * step + 500)
+            optimizer.extrapolate(grad_scale)
+        feed(step, 1000 * step)
+        optimizer.step()
+    return helpers.snapshot(optimizer)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(groups(), min_size=1, max_size=3), st.sampled_from([None, torch.tensor(1024.0), torch.tensor(3.0)]))
+def test_same_bits_of_anything(drawn, grad_scale):
+    expected = train_drawn("reference", drawn, grad_scale)
+    for backend in helpers.FAST_BACKENDS:
+        helpers.assert_same_bits(train_drawn(backend, drawn, grad_scale), expected)

@@ -1,0 +1,194 @@
+"""Every backend computes the algorithm of the design contract; wrong algorithms fail the same check."""
+
+import helpers
+import oracle
+import pytest
+import torch
+
+STEPS = 8
+
+
+def schedule(group, t):
+    """Options change in mid-run, as schedulers do."""
+    group["lr"] = 0.1 / (1 + t % 3)
+    if t == 3:
+        group["extrap_lr"] = 0.07
+    if t == 5 and group.get("momentum"):
+        group["momentum"] *= 0.5
+
+
+def follow(optimizer, oracles):
+    """Steps with random gradients, some of them late or local, checked against the oracles after each change."""
+    params = helpers.parameters_of(optimizer)
+    group = optimizer.param_groups[0]
+
+    def feed(seed):
+        helpers.set_gradients(params, seed)
+        for p in params[1::4]:
+            p.grad = p.grad if t >= 2 else None
+        optimizer.local_gradients = {p: helpers.random_like(p, seed + 500) for p in params[::3]}
+        return [(o, p.grad, optimizer.local_gradients.get(p)) for o, p in zip(oracles, params) if p.grad is not None]
+
+    for t in range(STEPS):
+        schedule(group, t)
+        if group["extrapolation"] == "extragradient":
+            for expected, g, l in feed(100 + t):
+                expected.extrapolate(group, g, l)
+            optimizer.extrapolate()
+            oracle.assert_matches(optimizer, oracles)
+        for expected, g, l in feed(t):
+            expected.step(group, g, l)
+        optimizer.step()
+        oracle.assert_matches(optimizer, oracles)
+
+
+def check(backend, rule, options, dtype, oracle_type):
+    params = helpers.zoo(backend, dtype)
+    optimizer = rule.optimizer(params, lr=0.1, extrap_ratio=1.5, backend=backend, **options)
+    optimizer.rank = 3
+    follow(optimizer, [oracle_type(p, index, rank=3) for index, p in enumerate(params)])
+
+
+@pytest.mark.parametrize("perturbation", helpers.FEW_PERTURBATIONS, ids=helpers.describe)
+@pytest.mark.parametrize("rule, options", helpers.RULE_CASES)
+def test_rules_follow_the_oracle(backend, rule, options, perturbation):
+    check(backend, rule, {**options, **perturbation}, torch.float32, rule.oracle)
+
+
+@pytest.mark.parametrize("perturbation", helpers.PERTURBATIONS, ids=helpers.describe)
+@pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
+@pytest.mark.parametrize("rule", helpers.RULES.values(), ids=helpers.RULES)
+def test_dtypes_follow_the_oracle(backend, rule, dtype, perturbation):
+    check(backend, rule, {**rule.variants["decay"], **perturbation}, dtype, rule.oracle)
+
+
+MOMENTUM = {"momentum": 0.9, "weight_decay": 0.1}
+UNIFORM = {"noise": "uniform", "noise_std": 0.05}
+
+
+class DecayAtY(oracle.SGD):
+    options = MOMENTUM
+
+    def decay_point(self):
+        return self.y
+
+
+class NesterovDropped(oracle.SGD):
+    options = {"momentum": 0.9, "nesterov": True}
+
+    def update(self, o, g, l):
+        return super().update({**o, "nesterov": False}, g, l)
+
+
+class ExtrapolationSignFlipped(oracle.SGD):
+    options = {}
+
+    def inner_rate(self, o):
+        return -super().inner_rate(o)
+
+
+class OuterRateInside(oracle.SGD):
+    options = {}
+
+    def inner_rate(self, o):
+        return self.constant(o["lr"])
+
+
+class DampeningInFirstStep(oracle.SGD):
+    options = {"momentum": 0.9, "dampening": 0.3}
+
+    def gradient_weight(self, o):
+        return 1 - o["dampening"]
+
+
+class DecaySwapped(oracle.SGD):
+    options = MOMENTUM
+
+    def step(self, o, *gradients):
+        super().step({**o, "decoupled_weight_decay": not o["decoupled_weight_decay"]}, *gradients)
+
+
+class DecayBeforeMaximize(oracle.SGD):
+    options = {"maximize": True, "weight_decay": 0.1}
+
+    def prepared(self, o, grad, scale):
+        return -super().prepared({**o, "maximize": False}, grad, scale)
+
+
+class PastUpdateAlongGradient(oracle.SGD):
+    options = {"momentum": 0.9, "extrapolation": "past_update"}
+
+    def step(self, o, *gradients):
+        super().step({**o, "extrapolation": "past_gradient"}, *gradients)
+
+
+class LocalGradientIgnored(oracle.SGD):
+    options = {}
+
+    def step(self, o, g, l):
+        super().step(o, g)
+
+
+class LanesSwapped(oracle.SGD):
+    options = UNIFORM
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.positions = self.positions ^ 1
+
+
+class StepCountFromZero(oracle.SGD):
+    options = UNIFORM
+
+    def noise(self, *args):
+        self.count -= 1
+        n = super().noise(*args)
+        self.count += 1
+        return n
+
+
+class NoiseOfAnotherParameter(StepCountFromZero):
+    def noise(self, *args):
+        self.index += 1
+        n = oracle.SGD.noise(self, *args)
+        self.index -= 1
+        return n
+
+
+class RankIgnored(oracle.SGD):
+    options = UNIFORM
+
+    def noise_key(self, o):
+        return o["seed"]
+
+
+class RmsOfNewX(oracle.SGD):
+    options = {**UNIFORM, "noise_scale": "tensor"}
+
+    def noise_point(self, before):
+        return self.x
+
+
+class FilterScaleForVectors(oracle.SGD):
+    options = {**UNIFORM, "noise_scale": "filter"}
+
+    def noise(self, o, *rest):
+        return super().noise({**o, "noise_scale": "tensor" if self.dims < 2 else "filter"}, *rest)
+
+
+class NoiseScaledByAveragedGradient(oracle.SGD):
+    options = {**UNIFORM, "noise_scale": "gradient"}
+
+    def noise(self, o, x, g, l):
+        return super().noise(o, x, g, g)
+
+
+WRONG = [value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, oracle.SGD)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda rule: rule.__name__)
+def test_wrong_rules_fail_the_check(wrong, dtype):
+    check("reference", helpers.RULES["sgd"], wrong.options, dtype, oracle.SGD)
+    with pytest.raises(AssertionError, match="times what rounding explains"):
+        check("reference", helpers.RULES["sgd"], wrong.options, dtype, wrong)
