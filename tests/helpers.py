@@ -1,6 +1,5 @@
 """What several test files share: backends, rules and their options, a zoo of parameters, and gradients for them."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +136,7 @@ def parameters_of(optimizer):
 def snapshot(optimizer):
     """Copies of everything a step changes: the parameters, then their states."""
     params = parameters_of(optimizer)
-    state = [copy.deepcopy(dict(optimizer.state[p])) if p in optimizer.state else {} for p in params]
+    state = [{name: value.clone() for name, value in optimizer.state.get(p, {}).items()} for p in params]
     return [p.detach().clone() for p in params], state
 
 

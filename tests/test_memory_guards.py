@@ -1,0 +1,112 @@
+"""No kernel touches a byte outside its tensors.
+
+Each tensor lies against a page that may not even be read, before it or behind it, so that a stray access kills the
+process; the rest of its own pages holds a pattern that must survive.
+"""
+
+import ctypes
+import math
+import mmap
+
+import helpers
+import pytest
+import torch
+
+from extrap_kernels import _C
+
+PAGE = mmap.PAGESIZE
+PATTERN = 0xA5
+SIZES = (1, 3, 15, 16, 17, 63, 64, 65, 257, 16384 + 3)
+
+
+@pytest.fixture(params=_C.instruction_sets())
+def instruction_set(request, native):
+    native.select_instruction_set(request.param)
+
+
+class Guarded:
+    """Tensors in memory of their own; `check()` looks for changed bytes around all of them."""
+
+    def __init__(self):
+        self._surroundings = []
+
+    def place(self, tensor, against_start, gap):
+        """Copy `tensor` to `gap` bytes from the guard page before it (against_start) or behind it."""
+        size = tensor.numel() * tensor.element_size()
+        inner = math.ceil((size + gap) / PAGE) * PAGE
+        memory = mmap.mmap(-1, inner + 2 * PAGE)
+        everything = torch.frombuffer(memory, dtype=torch.uint8)
+        everything.fill_(PATTERN)
+        start = PAGE + (gap if against_start else inner - size - gap)
+        placed = everything[start : start + size].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+        placed.copy_(tensor)
+        self._surroundings += [everything[PAGE:start], everything[start + size : PAGE + inner]]
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for guard in (0, PAGE + inner):
+            assert protect(everything.data_ptr() + guard, PAGE, 0) == 0, ctypes.get_errno()
+        return placed
+
+    def check(self):
+        assert all((bytes_ == PATTERN).all() for bytes_ in self._surroundings)
+
+
+def build(backend, dtype, numels, place, options):
+    """An optimizer whose parameters and state `place` has put somewhere."""
+    sources = [torch.linspace(-1, 1, n).to(dtype) for n in numels]
+    sources += [torch.linspace(-1, 1, 35).to(dtype).view(7, 5).t(), torch.linspace(-1, 1, 48).to(dtype).view(4, 12)]
+    params = [torch.nn.Parameter(place(source)) for source in sources]
+    optimizer = helpers.RULES["sgd"].optimizer(params, lr=0.1, momentum=0.9, backend=backend, **options)
+    helpers.train(optimizer, steps=1)
+    for p in params:
+        state = optimizer.state[p]
+        state.update({name: place(value) if name != "step" else value for name, value in state.items()})
+    return optimizer, params
+
+
+def check_guarded(backend, dtype, numels, against_start, gap, options):
+    """Two steps of guarded tensors are those of free ones, read the gradients only, and touch nothing else."""
+    guarded = Guarded()
+
+    def place(tensor):
+        return guarded.place(tensor, against_start, gap * tensor.element_size())
+
+    optimizer, params = build(backend, dtype, numels, place, options)
+    free, free_params = build(backend, dtype, numels, torch.clone, options)
+    for t in range(2):
+        for k, (p, q) in enumerate(zip(params, free_params)):
+            q.grad = torch.empty_like(q).copy_(helpers.random_like(q, 100 * t + k))
+            p.grad = place(q.grad)
+        for each in (optimizer, free):
+            if options["extrapolation"] == "extragradient":
+                each.extrapolate()
+            each.step()
+        helpers.assert_same_bits([p.grad for p in params], [q.grad for q in free_params])
+    guarded.check()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(free))
+
+
+@pytest.mark.parametrize("options", helpers.PERTURBATIONS[::9] + helpers.PERTURBATIONS[2:4], ids=helpers.describe)
+@pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
+@pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 3), (False, 5)])
+@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
+def test_nothing_outside_is_touched(backend, instruction_set, dtype, options, against_start, gap):
+    check_guarded(backend, dtype, SIZES, against_start, gap, options)
+
+
+@pytest.mark.parametrize("options", helpers.PERTURBATIONS[:2], ids=helpers.describe)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+@pytest.mark.parametrize("against_start", [True, False])
+@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
+def test_stores_past_the_caches_touch_nothing_outside(backend, instruction_set, dtype, options, against_start):
+    """The first size fills its pages, so that both of its ends lie against a guard."""
+    check_guarded(backend, dtype, ((1 << 22) // dtype.itemsize, 16384 * 3 + 5), against_start, 0, options)
+
+
+def test_guards_see_a_changed_byte():
+    guarded = Guarded()
+    placed = guarded.place(torch.zeros(3), True, 4)
+    guarded.check()
+    placed.as_strided((1,), (1,), placed.storage_offset() + 3).zero_()
+    with pytest.raises(AssertionError):
+        guarded.check()
