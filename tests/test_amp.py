@@ -1,0 +1,128 @@
+"""torch.amp.GradScaler: steps are those of an unscaled run, and a skipped step changes nothing."""
+
+import helpers
+import oracle
+import pytest
+import torch
+
+from extrap_kernels import ExtrapSGD
+
+OPTIONS = {
+    "plain": {},
+    "noisy": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "noise": "gaussian", "noise_scale": "gradient"},
+    "extragradient": {"momentum": 0.9, **helpers.EXTRAGRADIENT},
+}
+# Powers of two: scaling by them is exact, so that runs with and without a scaler give the same bits.
+SCALE = 2.0**10
+
+
+def make(backend, dtype, options):
+    return ExtrapSGD(helpers.zoo(backend, dtype), lr=0.1, backend=backend, **options)
+
+
+def make_scaler(backend):
+    scaler = torch.amp.GradScaler(helpers.DEVICES[backend], init_scale=SCALE, growth_interval=3)
+    scaler.scale(torch.ones((), device=helpers.DEVICES[backend]))  # makes the scale tensor, as the first loss does
+    return scaler
+
+
+def backward(optimizer, scale, seed, overflow=False):
+    """Gradients that a loss multiplied by `scale` would have left."""
+    for k, p in enumerate(helpers.parameters_of(optimizer)):
+        p.grad = helpers.random_like(p, 1000 * seed + k).mul_(scale)
+        optimizer.local_gradients[p] = helpers.random_like(p, 1000 * seed + 500 + k).mul_(scale)
+    if overflow:
+        p.grad.view(-1)[-1] = torch.inf
+
+
+def take(optimizer, scaler, seed, overflow=False, unscale=False):
+    """One step; without a scaler, the same step of unscaled gradients."""
+    scale = scaler.get_scale() if scaler else 1.0
+    if optimizer.param_groups[0]["extrapolation"] == "extragradient":
+        backward(optimizer, scale, seed + 100)
+        optimizer.extrapolate(scale)
+    backward(optimizer, scale, seed, overflow)
+    if unscale:
+        scaler.unscale_(optimizer)
+        for local in optimizer.local_gradients.values():
+            local /= scale
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=helpers.describe)
+@pytest.mark.parametrize("skipped", [(), (0,), (2,), (0, 1, 4)], ids=str)
+def test_steps_are_those_of_an_unscaled_run(backend, dtype, options, skipped):
+    """And no skipped step is seen: neither the first one nor one in the middle."""
+    scaled, plain = (make(backend, dtype, options) for _ in range(2))
+    scaler = make_scaler(backend)
+    for t in range(5):
+        before = helpers.snapshot(scaled)
+        scale = scaler.get_scale()
+        take(scaled, scaler, seed=t, overflow=t in skipped)
+        if t in skipped:
+            assert scaler.get_scale() == scale / 2
+            params, state = helpers.snapshot(scaled)
+            helpers.assert_same_bits(params, before[0])
+            if t or options is not OPTIONS["extragradient"]:  # whose extrapolate() makes the state
+                helpers.assert_same_bits(state, before[1])
+        else:
+            take(plain, None, seed=t)
+    helpers.assert_same_bits(helpers.snapshot(scaled), helpers.snapshot(plain))
+
+
+def test_any_scale_divides_the_gradients_and_the_local_ones(backend):
+    optimizer = make(backend, torch.float32, OPTIONS["noisy"])
+    params = helpers.parameters_of(optimizer)
+    backward(optimizer, 3.0, seed=0)
+    oracles = [oracle.SGD(p, index) for index, p in enumerate(params)]
+    for p, expected in zip(params, oracles):
+        expected.step(optimizer.param_groups[0], p.grad, optimizer.local_gradients[p], scale=3.0)
+    # What the scaler sets around the step.
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(3.0), torch.tensor(0.0)
+    optimizer.step()
+    oracle.assert_matches(optimizer, oracles)
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_unscale_before_the_step_is_not_done_again(backend, overflow):
+    unscaled, plain = (make(backend, torch.float32, OPTIONS["noisy"]) for _ in range(2))
+    take(plain, make_scaler(backend), seed=0, overflow=overflow)
+    take(unscaled, make_scaler(backend), seed=0, overflow=overflow, unscale=True)
+    helpers.assert_same_bits(helpers.snapshot(unscaled), helpers.snapshot(plain))
+
+
+def test_scaler_makes_no_pass_of_its_own(backend):
+    """It leaves dividing the gradients to the step, and they stay scaled."""
+    optimizer, scaler = make(backend, torch.float32, {}), make_scaler(backend)
+    backward(optimizer, SCALE, seed=0)
+    gradients = [p.grad.clone() for p in helpers.parameters_of(optimizer)]
+    scaler.step(optimizer)
+    helpers.assert_same_bits([p.grad for p in helpers.parameters_of(optimizer)], gradients)
+
+
+def test_model_under_autocast(backend):
+    """The loop of torch's documentation, from loss to loss, with overflow in its first step and in a later one."""
+    torch.manual_seed(0)
+    device = helpers.DEVICES[backend]
+    model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1)).to(device)
+    inputs = torch.randn(64, 4, device=device)
+    targets = inputs.square().sum(dim=1, keepdim=True)
+    optimizer = ExtrapSGD(model.parameters(), lr=0.02, momentum=0.9, backend=backend)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**8)
+    losses = []
+    for t in range(100):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = torch.nn.functional.mse_loss(model(inputs).float(), targets)
+        optimizer.zero_grad()
+        scaler.scale(loss * (torch.inf if t in (0, 7) else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert losses[1] == losses[0] and losses[8] == losses[7]
+    assert losses[-1] < 0.1 * losses[0]
+    assert all(optimizer.state[p]["step"] == 98 for p in model.parameters())

@@ -1,0 +1,371 @@
+"""Gradients, layouts and calls out of the ordinary."""
+
+import helpers
+import pytest
+import torch
+
+from extrap_kernels import ExtrapSGD
+
+OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "noise_std": 0.05}
+
+
+def make(backend, params, **options):
+    return ExtrapSGD(params, **{"backend": backend, **OPTIONS, **options})
+
+
+def same_run(backend, params, twins, make_gradients, make_twin_gradients=None, steps=3, **options):
+    """Two optimizers whose parameters get the same values in their gradients end with the same values."""
+    optimizers = [make(backend, ps, **options) for ps in (params, twins)]
+    for t in range(steps):
+        for k, (p, q) in enumerate(zip(params, twins)):
+            values = helpers.random_like(p, 100 * t + k)
+            p.grad = make_gradients(values)
+            q.grad = (make_twin_gradients or (lambda v: v))(values)
+        for optimizer in optimizers:
+            optimizer.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizers[0]), helpers.snapshot(optimizers[1]))
+
+
+# Gradients
+
+
+def reversed_strides(values):
+    order = tuple(reversed(range(values.dim())))
+    return values.permute(order).contiguous().permute(order)
+
+
+GRADIENT_LAYOUTS = {
+    "channels_last": lambda v: helpers.channels_last(v) if v.dim() == 4 else v,
+    "transposed": reversed_strides,
+    "gaps": lambda v: torch.stack([v, -v], dim=-1)[..., 0],
+    "odd_address": lambda v: torch.cat([v.new_zeros(1), v.reshape(-1)])[1:].view(v.shape),
+    "conjugated": lambda v: v.conj().resolve_conj().conj(),
+    "negated": lambda v: torch.complex(v, -v).conj().imag if v.dtype in (torch.float32, torch.float64) else v,
+}
+
+
+@pytest.mark.parametrize("lay_out", GRADIENT_LAYOUTS.values(), ids=GRADIENT_LAYOUTS)
+@pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
+def test_layout_of_gradients_changes_nothing(backend, dtype, lay_out):
+    params, twins = (helpers.zoo(backend, dtype) for _ in range(2))
+    same_run(backend, params, twins, lay_out)
+
+
+def test_expanded_gradients(backend):
+    """As after p.sum().backward()."""
+    params, twins = (helpers.zoo(backend) for _ in range(2))
+    same_run(backend, params, twins, lambda v: v.new_ones(()).expand(v.shape), torch.ones_like)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=helpers.describe)
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="this torch has one dtype for both")
+def test_gradients_of_another_dtype(backend, dtype):
+    """float32 gradients of narrow parameters keep their bits; narrow ones of float32 parameters are widened."""
+    other = torch.bfloat16 if dtype == torch.float32 else torch.float32
+    params, twins = helpers.zoo(backend, dtype), helpers.zoo(backend, torch.float32)
+    for k, (p, q) in enumerate(zip(params, twins)):
+        with torch.no_grad():
+            q.copy_(p)
+        p.grad_dtype = other
+        gradient = helpers.random_like(q, k).to(other)
+        p.grad, q.grad = gradient, gradient.float()
+    optimizers = [make(backend, ps) for ps in (params, twins)]
+    for _ in range(2):
+        for optimizer in optimizers:
+            optimizer.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizers[0])[1], helpers.snapshot(optimizers[1])[1])
+
+
+def test_no_gradients_at_all(backend):
+    params = helpers.zoo(backend)
+    optimizer = make(backend, params)
+    before = helpers.snapshot(optimizer)
+    optimizer.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), before)
+    helpers.train(optimizer, steps=1)
+    assert all(optimizer.state[p]["step"] == 1 for p in params)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_cleared_gradients(backend, set_to_none):
+    """None leaves a parameter alone; zeros are gradients, and momentum goes on."""
+    params = helpers.zoo(backend, names=["matrix", "vector"])
+    optimizer = make(backend, params)
+    helpers.train(optimizer, steps=1)
+    before = helpers.snapshot(optimizer)
+    optimizer.zero_grad(set_to_none=set_to_none)
+    optimizer.step()
+    if set_to_none:
+        helpers.assert_same_bits(helpers.snapshot(optimizer), before)
+    else:
+        assert all(optimizer.state[p]["step"] == 2 for p in params)
+        assert all((p != q).all() for p, q in zip(params, before[0]))
+
+
+def test_late_first_gradient_starts_its_own_count(backend):
+    """A parameter in step 1 of its own while others are in step 3: moments, dampening and noise as in step 1."""
+    late, first = (helpers.zoo(backend, names=["matrix", "vector"], seed=s) for s in (1, 2))
+    alone = helpers.zoo(backend, names=["matrix", "vector"], seed=1)
+    options = {"nesterov": False, "dampening": 0.5}
+    mixed, reference = make(backend, [*late, *first], **options), make(backend, alone, **options)
+    for t in range(5):
+        helpers.set_gradients(first, seed=t)
+        if t >= 2:
+            helpers.set_gradients(late, seed=t)
+            helpers.set_gradients(alone, seed=t)
+            reference.step()
+        mixed.step()
+    params, state = helpers.snapshot(mixed)
+    helpers.assert_same_bits((params[:2], state[:2]), helpers.snapshot(reference))
+    assert [int(s["step"]) for s in state] == [3, 3, 5, 5]
+
+
+SPARSE = torch.sparse_coo_tensor([[0]], [1.0], (3,), check_invariants=True)
+
+
+@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("extrapolation", ["past_gradient", "extragradient"])
+@pytest.mark.parametrize("warm", [False, True], ids=["first_step", "later_step"])
+def test_sparse_gradient_is_an_error_that_changes_nothing(backend, position, extrapolation, warm):
+    params = [torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend])) for _ in range(4)]
+    groups = [{"params": params[:2]}, {"params": params[2:]}]
+    optimizer = make(backend, groups, extrapolation=extrapolation, noise=None)
+    if warm:
+        helpers.train(optimizer, steps=1)
+    helpers.set_gradients(params, seed=0)
+    if extrapolation == "extragradient":
+        optimizer.extrapolate()
+    params[position].grad = SPARSE.to(params[position].device)
+    before = helpers.snapshot(optimizer)
+    with pytest.raises(RuntimeError, match="sparse gradients are not supported"):
+        optimizer.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), before)
+    params[position].grad = params[position].grad.to_dense()
+    optimizer.step()
+
+
+# Local gradients
+
+
+def test_local_gradients_point_the_way_and_averaged_ones_correct(backend):
+    (param,) = helpers.zoo(backend, torch.float64, ["matrix"])
+    optimizer = ExtrapSGD([param], lr=0.25, extrap_lr=0.5, backend=backend)
+    x = param.detach().clone()
+    param.grad, local = torch.full_like(param, 2.0), torch.full_like(param, 3.0)
+    optimizer.local_gradients[param] = local
+    optimizer.step()
+    assert optimizer.local_gradients == {}
+    torch.testing.assert_close(optimizer.state[param]["base"], x - 0.5, rtol=0, atol=1e-15)
+    torch.testing.assert_close(param.detach(), x - 0.5 - 1.5, rtol=0, atol=1e-15)
+    optimizer.step()  # without one, it is the averaged gradient again
+    torch.testing.assert_close(param.detach(), x - 1.0 - 1.0, rtol=0, atol=1e-15)
+
+
+def test_local_gradients_of_extragradient(backend):
+    (param,) = helpers.zoo(backend, torch.float64, ["matrix"])
+    optimizer = ExtrapSGD([param], lr=0.25, **helpers.EXTRAGRADIENT, backend=backend)
+    x = param.detach().clone()
+    param.grad, optimizer.local_gradients[param] = torch.ones_like(param), torch.full_like(param, 4.0)
+    optimizer.extrapolate()
+    assert optimizer.local_gradients == {}
+    torch.testing.assert_close(param.detach(), x - 1.0, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=helpers.describe)
+def test_local_gradients_keep_their_precision(backend, dtype):
+    """A float32 copy beside narrow gradients is not rounded to their dtype."""
+    (param,) = helpers.zoo(backend, dtype, ["vector"])
+    optimizer = ExtrapSGD([param], lr=1.0, extrap_lr=1.0, backend=backend)
+    with torch.no_grad():
+        param.zero_()
+    param.grad = torch.full_like(param, -1.0)
+    optimizer.local_gradients[param] = torch.full_like(param, 1.0 + 2.0**-13, dtype=torch.float32)
+    optimizer.step()
+    assert (param == -(2.0**-13)).all()
+
+
+@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("warm", [False, True], ids=["first_step", "later_step"])
+@pytest.mark.parametrize(
+    "local", [torch.ones(4), torch.ones(()), SPARSE, torch.ones(3, device="meta")], ids=["shape", "scalar", "sparse", "device"]
+)
+def test_unfit_local_gradient_is_an_error_that_changes_nothing(backend, position, local, warm):
+    params = [torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend])) for _ in range(4)]
+    optimizer = make(backend, [{"params": params[:2]}, {"params": params[2:]}])
+    if warm:
+        helpers.train(optimizer, steps=1)
+    helpers.set_gradients(params, seed=0)
+    before = helpers.snapshot(optimizer)
+    optimizer.local_gradients[params[position]] = local
+    with pytest.raises(ValueError, match="local gradient"):
+        optimizer.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), before)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("layout", [name for name in helpers.LAYOUTS if name != "columns"])
+def test_values_do_not_depend_on_the_layout(backend, layout):
+    """Each layout against a row-major copy; without noise, whose positions follow the memory."""
+    params = helpers.zoo(backend, names=[layout])
+    twins = [torch.nn.Parameter(p.detach().contiguous().clone()) for p in params]
+    same_run(backend, params, twins, lambda v: v, noise=None)
+
+
+def test_memory_between_the_elements_stays(backend):
+    memory = torch.arange(126.0, device=helpers.DEVICES[backend]).view(9, 14)
+    param = torch.nn.Parameter(memory[:, ::2])
+    helpers.train(make(backend, [param]), steps=3)
+    assert (memory[:, 1::2] == torch.arange(126.0, device=memory.device).view(9, 14)[:, 1::2]).all()
+    assert (memory[:, ::2] == param).all()
+
+
+def moved(param):
+    return param.detach().clone()
+
+
+def in_other_order(param):
+    return reversed_strides(param.detach()).clone()
+
+
+@pytest.mark.parametrize("swap", [moved, in_other_order])
+def test_swapped_storage_is_followed(backend, swap):
+    """As after module.to(memory_format=...) or any other `p.data = ...`."""
+    params, twins = (helpers.zoo(backend, names=["vector", "matrix", "images", "columns"]) for _ in range(2))
+    optimizer, plain = make(backend, params, noise=None), make(backend, twins, noise=None)
+    for each in (optimizer, plain):
+        helpers.train(each, steps=2)
+    abandoned = [p.detach() for p in params]
+    for p in params:
+        p.data = swap(p)
+    left = [old.clone() for old in abandoned]
+    for each in (optimizer, plain):
+        helpers.train(each, steps=2, seed=9)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(plain))
+    helpers.assert_same_bits(abandoned, left)
+
+
+def test_lazily_conjugated_parameter(backend):
+    values = helpers.random_like(torch.empty(5, dtype=torch.complex64, device=helpers.DEVICES[backend]), 0)
+    param, twin = torch.nn.Parameter(values.conj()), torch.nn.Parameter(values.conj().resolve_conj())
+    same_run(backend, [param], [twin], lambda v: v)
+
+
+def test_overlapping_parameter_is_refused(backend):
+    params = helpers.zoo(backend, names=["matrix"])
+    shared = torch.nn.Parameter(torch.ones(3, 1, device=helpers.DEVICES[backend]).expand(3, 4))
+    with pytest.raises(ValueError, match=r"shape \(3, 4\) and strides \(1, 0\) has elements that share memory"):
+        make(backend, [*params, shared])
+    optimizer = make(backend, params)
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.add_param_group({"params": [shared]})
+    helpers.train(optimizer, steps=1)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_step_is_seen_by_autograd(backend):
+    """A backward pass through values from before the step is an error, as with any optimizer of torch."""
+    params = helpers.zoo(backend, names=["matrix", "columns"])
+    optimizer = make(backend, params)
+    losses = [p.square().sum() for p in params]
+    helpers.set_gradients(params, seed=0)
+    optimizer.step()
+    for loss in losses:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_groups_with_options_of_their_own(backend):
+    """One optimizer of several groups is several optimizers, but for the index that its noise counts on."""
+    choices = [
+        {"lr": 0.1, "momentum": 0.9},
+        {"lr": 0.02, "extrapolation": "past_update", "momentum": 0.5, "nesterov": True},
+        {"lr": 0.3, "extrapolation": None, "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
+        {"lr": torch.tensor(0.05), "extrap_ratio": 2.0},
+        {"lr": 0.05, "extrap_lr": torch.tensor(0.2), "noise": "gaussian", "noise_scale": "filter"},
+    ]
+    choices.reverse()  # the noisy group first, where the indices agree
+    together = ExtrapSGD([{"params": helpers.zoo(backend), **choice} for choice in choices], backend=backend)
+    apart = [ExtrapSGD(helpers.zoo(backend), backend=backend, **choice) for choice in choices]
+    for t in range(3):
+        for group, alone in zip(together.param_groups, apart):
+            helpers.set_gradients(group["params"], seed=t)
+            helpers.train(alone, steps=1, seed=t)
+        together.step()
+    params, state = helpers.snapshot(together)
+    expected = [helpers.snapshot(alone) for alone in apart]
+    helpers.assert_same_bits((params, state), (sum((e[0] for e in expected), []), sum((e[1] for e in expected), [])))
+
+
+# Options
+
+PARAMS = [torch.nn.Parameter(torch.ones(2))]
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"lr": -0.1}, "Invalid learning rate: -0.1"),
+        ({"lr": NAN}, "Invalid learning rate: nan"),
+        ({"lr": torch.ones(2)}, "Tensor lr must be 1-element"),
+        ({"momentum": -0.5}, "Invalid momentum value: -0.5"),
+        ({"momentum": NAN}, "Invalid momentum value: nan"),
+        ({"dampening": NAN}, "Invalid dampening value: nan"),
+        ({"weight_decay": -1.0}, "Invalid weight_decay value: -1.0"),
+        ({"weight_decay": NAN}, "Invalid weight_decay value: nan"),
+        ({"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+        ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "Nesterov momentum requires a momentum"),
+        ({"differentiable": True}, "Invalid differentiable value: True"),
+        ({"extrapolation": "future"}, "Invalid extrapolation value: 'future'.*'past_gradient'"),
+        ({"extrap_lr": -0.1}, "Invalid extrap_lr value: -0.1"),
+        ({"extrap_lr": NAN}, "Invalid extrap_lr value: nan"),
+        ({"extrap_lr": INF}, "Invalid extrap_lr value: inf"),
+        ({"extrap_lr": torch.ones(2)}, "Invalid extrap_lr value: a tensor of 2 elements"),
+        ({"extrap_ratio": -1.0}, "Invalid extrap_ratio value: -1.0"),
+        ({"extrap_ratio": NAN}, "Invalid extrap_ratio value: nan"),
+        ({"noise": "laplace"}, "Invalid noise value: 'laplace'.*'gaussian'"),
+        ({"noise_std": -0.1}, "Invalid noise_std value: -0.1"),
+        ({"noise_std": NAN}, "Invalid noise_std value: nan"),
+        ({"noise_scale": "layer"}, "Invalid noise_scale value: 'layer'.*'filter'"),
+        ({"seed": -1}, "Invalid seed value: -1"),
+        ({"seed": 2**64}, f"Invalid seed value: {2**64}"),
+        ({"seed": 0.5}, "Invalid seed value: 0.5"),
+        ({"backend": "fpga"}, "Invalid backend value: 'fpga'.*'reference'"),
+    ],
+    ids=str,
+)
+def test_bad_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        ExtrapSGD(PARAMS, **options)
+    if "backend" not in options:
+        with pytest.raises(ValueError, match=message):
+            ExtrapSGD([{"params": PARAMS, **options}])
+
+
+def test_unknown_option_is_named():
+    with pytest.raises(TypeError, match="'extrapolations'"):
+        ExtrapSGD(PARAMS, extrapolations=None)
+
+
+@pytest.mark.parametrize("options", [{"foreach": True}, {"fused": True}, {"foreach": True, "fused": True}], ids=str)
+def test_options_of_other_implementations_are_accepted(backend, options):
+    params, twins = (helpers.zoo(backend) for _ in range(2))
+    optimizer, plain = make(backend, params, **options), make(backend, twins)
+    for each in (optimizer, plain):
+        helpers.train(each, steps=1)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(plain))
+
+
+def test_extrap_lr_follows_lr_unless_set(backend):
+    """And zero is a value of its own."""
+    moved = []
+    for options in ({}, {"extrap_ratio": 3.0}, {"extrap_lr": 0.0}, {"extrap_lr": 0.5, "extrap_ratio": 3.0}):
+        (param,) = helpers.zoo(backend, torch.float64, ["one"])
+        optimizer = ExtrapSGD([param], lr=0.1, backend=backend, **options)
+        optimizer.param_groups[0]["lr"] = 0.2  # what a scheduler does
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        moved.append((optimizer.state[param]["base"] - param).item())
+    assert moved == pytest.approx([0.2, 0.6, 0.0, 0.5], abs=1e-15)
