@@ -1,7 +1,7 @@
 PYTHON ?= python3
 # What everything here is tested with; the triton is the one that this torch release pins.
 TORCH := torch==2.13.0
-TRITON := triton==3.7.1
+TRITON := triton==3.9.0
 
 VENV := .venv
 PY := $(VENV)/bin/python

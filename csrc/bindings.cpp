@@ -11,7 +11,8 @@ namespace py = pybind11;
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
   py::class_<extrap::Plan>(m, "Plan", "The tensors of one bucket, validated once and stepped many times.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, py::list, bool>(),
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, py::list,
+                    bool>(),
            py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
            py::arg("state_names"), py::arg("indices"), py::arg("absent"), py::arg("gradient_like_param"))
       .def("refresh", &extrap::Plan::refresh)

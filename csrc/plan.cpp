@@ -26,14 +26,6 @@ DType arithmetic(DType param) { return param == DType::float64 ? DType::float64 
 
 int64_t real_numel(const TensorView& view) { return view.numel() * (view.complex ? 2 : 1); }
 
-// Borrowed; null where the attribute is None.
-PyObject* gradient_of(PyObject* param, py::object& holder) {
-  static PyObject* const name = PyUnicode_InternFromString("grad");
-  holder = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, name));
-  if (!holder) throw py::error_already_set();
-  return holder.is_none() ? nullptr : holder.ptr();
-}
-
 [[noreturn]] void reject(const std::string& what, size_t i) {
   throw std::invalid_argument(what + " (tensor " + std::to_string(i) + " of its bucket)");
 }
@@ -49,6 +41,7 @@ Plan::Plan(std::string rule, py::list params, py::list targets, py::list states,
       absent_(std::move(absent)),
       state_names_(std::move(state_names)),
       gradient_like_param_(gradient_like_param) {
+  if (state_names_.size() > kMaxBuffers) throw std::invalid_argument("a rule has at most 2 buffers");
   if (targets_.size() != params_.size() || states_.size() != params_.size() || indices.size() != params_.size())
     throw std::invalid_argument("params, targets, states and indices must have the same length");
   for (size_t i = 0; i < params_.size(); ++i) add(i, indices[i]);
@@ -57,48 +50,58 @@ Plan::Plan(std::string rule, py::list params, py::list targets, py::list states,
     throw std::invalid_argument("there is no rule '" + rule_ + "' with " + std::to_string(buffers) + " buffers");
 }
 
-const void* Plan::state_pointer(Member& member, const std::string& name, const TensorView& target) {
-  PyObject* tensor = PyDict_GetItemString(member.state, name.c_str());
-  if (!tensor || !read_tensor(tensor, scratch_)) reject("state '" + name + "' is missing or no dense tensor", members_.size());
-  if (!scratch_.same_layout(target) || scratch_.dtype != arithmetic(target.dtype))
-    reject("state '" + name + "' has another shape, stride, device or dtype than the parameter asks for", members_.size());
-  member.state_tensors.push_back(tensor);
-  return scratch_.data;
+void* Plan::state_pointer(PyObject* state, const std::string& name, const TensorView& target, PyObject*& tensor) {
+  tensor = PyDict_GetItemString(state, name.c_str());
+  TensorView view;
+  if (!tensor || !read_tensor(tensor, view))
+    reject("state '" + name + "' is missing or no dense tensor", members_.size());
+  if (view.dtype != arithmetic(target.dtype) || view.complex != target.complex ||
+      view.device_type != target.device_type || !has_layout(view, target.ndim, target.shape, target.strides))
+    reject("state '" + name + "' has another shape, stride, device or dtype than the parameter asks for",
+           members_.size());
+  return view.data;
 }
 
 void Plan::add(size_t i, uint32_t index) {
-  Member member{params_[i].ptr(), states_[i].ptr(), {}, {}, nullptr, false};
-  TensorView& target = member.target;
+  TensorView target;
   if (!read_tensor(targets_[i].ptr(), target) || target.device_type != 1)
     reject("a parameter must be a dense tensor of float32, float64, bfloat16, float16 or complex on the CPU", i);
-  if (i > 0 && target.dtype != dtype_) reject("a bucket must have one dtype", i);
+  if (i > 0 && (target.dtype != dtype_ || target.complex != complex_)) reject("a bucket must have one dtype", i);
   dtype_ = target.dtype;
+  complex_ = target.complex;
+
+  Member member{params_[i].ptr(), targets_[i].ptr(), states_[i].ptr(), {}, nullptr, false, target.ndim, dims_.size()};
+  dims_.insert(dims_.end(), target.shape, target.shape + target.ndim);
+  dims_.insert(dims_.end(), target.strides, target.strides + target.ndim);
 
   TensorEntry entry{};
   entry.numel = real_numel(target);
   entry.y = target.data;
-  entry.base = const_cast<void*>(state_pointer(member, "base", target));
-  if (state_names_.size() > kMaxBuffers) throw std::invalid_argument("a rule has at most 2 buffers");
-  for (size_t k = 0; k < state_names_.size(); ++k)
-    entry.buffers[k] = const_cast<void*>(state_pointer(member, state_names_[k].cast<std::string>(), target));
-  PyObject* step = PyDict_GetItemString(member.state, "step");
-  if (!step || !read_tensor(step, scratch_) || scratch_.device_type != 1 || scratch_.numel() != 1 ||
-      (scratch_.dtype != DType::float32 && scratch_.dtype != DType::float64))
-    reject("state 'step' must be a float32 or float64 CPU tensor of one element", i);
-  member.state_tensors.push_back(step);
-  member.step = scratch_.data;
-  member.step_is_double = scratch_.dtype == DType::float64;
   entry.index = index;
+  size_t k = 0;
+  entry.base = state_pointer(member.state, "base", target, member.state_tensors[k++]);
+  for (py::handle name : state_names_) {
+    entry.buffers[k - 1] = state_pointer(member.state, name.cast<std::string>(), target, member.state_tensors[k]);
+    ++k;
+  }
+  PyObject*& step = member.state_tensors[k++] = PyDict_GetItemString(member.state, "step");
+  TensorView view;
+  if (!step || !read_tensor(step, view) || view.device_type != 1 || view.numel() != 1 || view.complex ||
+      (view.dtype != DType::float32 && view.dtype != DType::float64))
+    reject("state 'step' must be a float32 or float64 CPU tensor of one element", i);
+  while (k > 0) held_state_.append(py::handle(member.state_tensors[--k]));
+  member.step = view.data;
+  member.step_is_double = view.dtype == DType::float64;
 
   for (int64_t begin = 0; begin < entry.numel; begin += kChunkSize)
-    chunks_.push_back({static_cast<int32_t>(i), begin, begin + kChunkSize < entry.numel ? kChunkSize : entry.numel - begin});
+    chunks_.push_back(
+        {static_cast<int32_t>(i), begin, begin + kChunkSize < entry.numel ? kChunkSize : entry.numel - begin});
   parameter_bytes_ += entry.numel * static_cast<int64_t>(bytes_of(dtype_));
-  members_.push_back(std::move(member));
+  members_.push_back(member);
   entries_.push_back(entry);
 }
 
 bool Plan::unchanged(const Member& member) const {
-  // Order of state_tensors: base, buffers, step.
   static PyObject* const base = PyUnicode_InternFromString("base");
   static PyObject* const step = PyUnicode_InternFromString("step");
   size_t k = 0;
@@ -108,27 +111,29 @@ bool Plan::unchanged(const Member& member) const {
   return PyDict_GetItem(member.state, step) == member.state_tensors[k];
 }
 
-bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& pointer) {
-  const DType wanted = gradient_like_param_ ? dtype_ : arithmetic(dtype_);
-  if (!read_tensor(gradient, scratch_) || scratch_.dtype != wanted || !scratch_.same_layout(member.target)) return false;
-  pointer = scratch_.data;
+bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const {
+  TensorView view;
+  const int64_t* shape = dims_.data() + member.dims;
+  if (!read_tensor(gradient, view) || view.dtype != (gradient_like_param_ ? dtype_ : arithmetic(dtype_)) ||
+      view.complex != complex_ || view.device_type != 1 || !has_layout(view, member.ndim, shape, shape + member.ndim))
+    return false;
+  pointer = view.data;
   return true;
 }
 
 py::object Plan::refresh(const py::dict& local_gradients) {
-  py::object holder;
   for (py::handle param : absent_)
-    if (gradient_of(param.ptr(), holder)) return py::none();
+    if (!gradient_of(param.ptr()).is_none()) return py::none();
   held_gradients_.clear();
   py::list unfit;
   const bool has_local = PyDict_Size(local_gradients.ptr()) > 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
     TensorEntry& entry = entries_[i];
-    if (!unchanged(member) || !read_tensor(targets_[i].ptr(), scratch_) || scratch_.data != entry.y) return py::none();
-    PyObject* gradient = gradient_of(member.param, holder);
-    if (!gradient) return py::none();
-    if (!read_gradient(gradient, member, entry.gradient)) unfit.append(py::make_tuple(i, false));
+    if (!unchanged(member) || data_of(member.target) != entry.y) return py::none();
+    const py::object gradient = gradient_of(member.param);
+    if (gradient.is_none()) return py::none();
+    if (!read_gradient(gradient.ptr(), member, entry.gradient)) unfit.append(py::make_tuple(i, false));
     PyObject* local = has_local ? PyDict_GetItemWithError(local_gradients.ptr(), member.param) : nullptr;
     if (PyErr_Occurred()) throw py::error_already_set();
     entry.local = nullptr;
@@ -163,16 +168,17 @@ void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
   size_t rows = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
     TensorEntry& entry = entries_[i];
-    const TensorView& target = members_[i].target;
-    const bool by_row = scale == NoiseScale::filter && entry.numel > 0 && target.shape.size() >= 2 && target.shape[0] > 1;
-    entry.rows = by_row ? target.shape[0] : 1;
-    entry.row_stride = by_row ? target.strides[0] * (target.complex ? 2 : 1) : entry.numel;
+    const Member& member = members_[i];
+    const int64_t* dims = dims_.data() + member.dims;
+    const bool by_row = scale == NoiseScale::filter && entry.numel > 0 && member.ndim >= 2 && dims[0] > 1;
+    entry.rows = by_row ? dims[0] : 1;
+    entry.row_stride = by_row ? dims[member.ndim] * (complex_ ? 2 : 1) : entry.numel;
     rows += static_cast<size_t>(entry.rows);
   }
   rms_.assign(needed ? rows : 0, 0.0);
   rows = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    const bool has_scale = scale == NoiseScale::tensor || members_[i].target.shape.size() >= 2;
+    const bool has_scale = scale == NoiseScale::tensor || members_[i].ndim >= 2;
     entries_[i].rms = needed && has_scale && entries_[i].numel > 0 ? rms_.data() + rows : nullptr;
     rows += static_cast<size_t>(entries_[i].rows);
   }
@@ -186,8 +192,8 @@ void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_sc
   config.key = key;
   config.correct = correct;
   config.grad_scale = grad_scale;
-  const StepKernel kernel = cpu::selected_kernels().step(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_,
-                                                         gradient_like_param_);
+  const StepKernel kernel =
+      cpu::selected_kernels().step(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
   {
     const py::gil_scoped_release release;
     advance_steps(correct);

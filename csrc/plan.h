@@ -38,32 +38,34 @@ class Plan {
 
  private:
   struct Member {
-    PyObject* param;  // borrowed from params_, as the others are from their lists
-    PyObject* state;
-    std::vector<PyObject*> state_tensors;
-    TensorView target;
+    // Borrowed: the lists below hold them.
+    PyObject *param, *target, *state;
+    PyObject* state_tensors[kMaxBuffers + 2];  // base, buffers, step
     void* step;
     bool step_is_double;
+    int32_t ndim;
+    size_t dims;  // where its sizes and then its strides begin in dims_
   };
 
   void add(size_t i, uint32_t index);
-  const void* state_pointer(Member& member, const std::string& name, const TensorView& target);
+  void* state_pointer(PyObject* state, const std::string& name, const TensorView& target, PyObject*& tensor);
   bool unchanged(const Member& member) const;
-  bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer);
+  bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const;
   void advance_steps(bool keep);
   void prepare_rms(Noise noise, NoiseScale scale, int threads);
 
   std::string rule_;
-  py::list params_, targets_, states_, absent_;
+  py::list params_, targets_, states_, absent_, held_state_;
   py::tuple state_names_;
   bool gradient_like_param_;
   DType dtype_ = DType::float32;
+  bool complex_ = false;
   std::vector<Member> members_;
   std::vector<TensorEntry> entries_;
   std::vector<Chunk> chunks_;
   std::vector<double> rms_;
   std::vector<py::object> held_gradients_;  // copies made for this step
-  TensorView scratch_;
+  std::vector<int64_t> dims_;
   int64_t parameter_bytes_ = 0;
 };
 

@@ -36,12 +36,14 @@ constexpr uint8_t kDLFloat = 2, kDLBfloat = 4, kDLComplex = 5;
 struct Torch {
   const DLPackExchangeApi* exchange = nullptr;
   bool use_exchange = false;
-  py::object tensor_type, strided;
+  py::object tensor_type, strided, data_ptr, grad;
 
   Torch() {
     const py::module_ torch = py::module_::import("torch");
     tensor_type = torch.attr("Tensor");
     strided = torch.attr("strided");
+    data_ptr = tensor_type.attr("data_ptr");
+    grad = tensor_type.attr("grad");
     if (!py::hasattr(tensor_type, "__dlpack_c_exchange_api__")) return;
     const py::object capsule = tensor_type.attr("__dlpack_c_exchange_api__");
     const auto* api = static_cast<const DLPackExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
@@ -77,9 +79,9 @@ bool set_dtype(uint8_t code, int bits, TensorView& view) {
 
 // Lazy conjugation and negation do not show in the memory. A negated view of more than one element is the imaginary
 // part of a conjugated tensor, which has gaps and never fits a layout as it is; so only single elements are asked.
-bool is_lazy(py::handle tensor, const TensorView& view) {
-  if (view.complex) return tensor.attr("is_conj")().cast<bool>();
-  return view.numel() == 1 && tensor.attr("is_neg")().cast<bool>();
+bool is_lazy(py::handle tensor, bool complex, int64_t numel) {
+  if (complex) return tensor.attr("is_conj")().cast<bool>();
+  return numel == 1 && tensor.attr("is_neg")().cast<bool>();
 }
 
 bool read_by_exchange(PyObject* tensor, TensorView& view) {
@@ -92,8 +94,11 @@ bool read_by_exchange(PyObject* tensor, TensorView& view) {
   view.data = static_cast<char*>(t.data) + t.byte_offset;
   view.device_type = t.device_type;
   view.device_index = t.device_index;
-  view.shape.assign(t.shape, t.shape + t.ndim);
-  view.strides.assign(t.strides, t.strides + t.ndim);
+  view.ndim = t.ndim;
+  for (int i = 0; i < t.ndim; ++i) {
+    view.shape[i] = t.shape[i];
+    view.strides[i] = t.strides[i];
+  }
   return set_dtype(t.code, t.bits, view);
 }
 
@@ -107,28 +112,59 @@ bool read_by_attributes(py::handle tensor, TensorView& view) {
   view.data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
   view.device_type = kind == "cpu" ? 1 : 2;
   view.device_index = device.attr("index").is_none() ? 0 : device.attr("index").cast<int32_t>();
-  view.shape.clear();
-  view.strides.clear();
-  for (py::handle size : tensor.attr("shape")) view.shape.push_back(size.cast<int64_t>());
-  for (py::handle stride : tensor.attr("stride")()) view.strides.push_back(stride.cast<int64_t>());
+  const py::tuple shape = tensor.attr("shape"), strides = tensor.attr("stride")();
+  view.ndim = static_cast<int32_t>(shape.size());
+  for (size_t i = 0; i < shape.size(); ++i) {
+    view.shape[i] = shape[i].cast<int64_t>();
+    view.strides[i] = strides[i].cast<int64_t>();
+  }
   const uint8_t code = name == "torch.bfloat16" ? kDLBfloat : complex ? kDLComplex : kDLFloat;
   return set_dtype(code, 8 * dtype.attr("itemsize").cast<int>(), view);
 }
 
 }  // namespace
 
-bool TensorView::same_layout(const TensorView& other) const {
-  if (shape != other.shape || complex != other.complex || device_type != other.device_type ||
-      device_index != other.device_index)
-    return false;
-  for (size_t i = 0; i < shape.size(); ++i)
-    if (shape[i] > 1 && strides[i] != other.strides[i]) return numel() == 0;
-  return true;
+bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides) {
+  if (view.ndim != ndim) return false;
+  bool same_strides = true, empty = false;
+  for (int i = 0; i < ndim; ++i) {
+    if (view.shape[i] != shape[i]) return false;
+    empty |= shape[i] == 0;
+    same_strides &= shape[i] <= 1 || view.strides[i] == strides[i];
+  }
+  return same_strides || empty;
 }
 
 bool read_tensor(PyObject* tensor, TensorView& view) {
   const bool readable = torch().use_exchange ? read_by_exchange(tensor, view) : read_by_attributes(tensor, view);
-  return readable && !is_lazy(tensor, view);
+  return readable && !is_lazy(tensor, view.complex, view.numel());
+}
+
+py::object gradient_of(PyObject* param) {
+  // The descriptor is called without the look-up of the attribute, unless a subclass has one of its own.
+  static PyObject* const name = PyUnicode_InternFromString("grad");
+  PyObject* descriptor = torch().grad.ptr();
+  static const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
+  static PyTypeObject* checked = nullptr;
+  PyTypeObject* type = Py_TYPE(param);
+  if (type != checked) {
+    if (!py::object(py::handle(reinterpret_cast<PyObject*>(type)).attr("grad")).is(torch().grad)) {
+      auto own = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, name));
+      if (!own) throw py::error_already_set();
+      return own;
+    }
+    checked = type;
+  }
+  auto gradient = py::reinterpret_steal<py::object>(get(descriptor, param, reinterpret_cast<PyObject*>(type)));
+  if (!gradient) throw py::error_already_set();
+  return gradient;
+}
+
+void* data_of(PyObject* tensor) {
+  const auto address =
+      py::reinterpret_steal<py::object>(PyObject_Vectorcall(torch().data_ptr.ptr(), &tensor, 1, nullptr));
+  if (!address) throw py::error_already_set();
+  return PyLong_AsVoidPtr(address.ptr());
 }
 
 bool exchange_interface() { return torch().use_exchange; }

@@ -1,14 +1,15 @@
 // What the native core needs to know of a torch tensor, read without torch's headers.
 #pragma once
 
-#include <Python.h>
+#include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "core/config.h"
 
 namespace extrap {
+
+constexpr int kMaxDims = 64;  // torch's own limit
 
 struct TensorView {
   void* data = nullptr;
@@ -16,19 +17,26 @@ struct TensorView {
   bool complex = false;
   int32_t device_type = 0;  // as in DLPack: 1 is the CPU
   int32_t device_index = 0;
-  std::vector<int64_t> shape, strides;
+  int32_t ndim = 0;
+  int64_t shape[kMaxDims], strides[kMaxDims];
 
   int64_t numel() const {
     int64_t n = 1;
-    for (int64_t size : shape) n *= size;
+    for (int i = 0; i < ndim; ++i) n *= shape[i];
     return n;
   }
-  bool same_layout(const TensorView& other) const;
 };
+
+// Whether `view` has this shape and, where they matter, these strides.
+bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides);
 
 // Reads `tensor` into `view`. False where it cannot be walked as plain memory of a supported dtype: a sparse or lazily
 // conjugated tensor, an integer dtype. Throws pybind11::error_already_set where it is no tensor.
 bool read_tensor(PyObject* tensor, TensorView& view);
+
+// Parts of the above that are asked of every tensor in every step: `param.grad`, and where the elements are.
+pybind11::object gradient_of(PyObject* param);
+void* data_of(PyObject* tensor);
 
 // Whether read_tensor() may use the C exchange interface of torch (torch 2.10 and newer; on where it is there). Without
 // it, attributes are read one by one.

@@ -31,6 +31,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     rule: ModuleType
     rule_name: str
     _step_supports_amp_scaling = True
+    _plans: dict[int, backends.GroupPlan]
+    _planned_state: Any
+    _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
         backends.check_name(backend)
@@ -179,9 +182,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
     def _forget_plans(self) -> None:
-        self._plans: dict[int, backends.GroupPlan] = {}
-        self._planned_state: Any = None
-        self._extrapolated: set[int] = set()
+        self._plans = {}
+        self._planned_state = None
+        self._extrapolated = set()
 
     # Train and eval mode
 

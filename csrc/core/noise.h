@@ -25,6 +25,14 @@ EXTRAP_HD NoiseLanes<F> uniform_noise(const PhiloxWords<U>& words) {
   return n;
 }
 
+// Horner's rule; the highest power first.
+template <class F, class... Coefficients>
+EXTRAP_HD F polynomial(F x, float highest, Coefficients... others) {
+  F sum = F{} + highest;
+  ((sum = Ops<F>::multiply_add(sum, x, F{} + others)), ...);
+  return sum;
+}
+
 // Natural logarithm on (0, 1), relative error below 1.5e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)), so that
 // there is no cancellation near 1; the polynomial is a minimax fit of (log(1+f) - f + f^2/2) / f^3.
 template <class F>
@@ -33,16 +41,13 @@ EXTRAP_HD F log_unit(F u) {
   const U shifted = Ops<F>::bits(u) + (0x3f800000u - 0x3f3504f3u);
   const F exponent = Ops<F>::from_integer(shifted >> 23) - 127.0f;
   const F f = Ops<F>::from_bits((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
-  F p = 0.08700435f * f - 0.14267486f;
-  p = p * f + 0.14914769f;
-  p = p * f - 0.16577585f;
-  p = p * f + 0.19963063f;
-  p = p * f - 0.25001338f;
-  p = p * f + 0.3333391f;
+  const F p =
+      polynomial(f, 0.08700435f, -0.14267486f, 0.14914769f, -0.16577585f, 0.19963063f, -0.25001338f, 0.3333391f);
   const F square = f * f;
   // ln 2 in two parts, of which the first times the exponent is exact.
-  const F small = (square * f) * p + exponent * -2.12194440e-4f;
-  return ((small - 0.5f * square) + f) + exponent * 0.693359375f;
+  const F small = Ops<F>::multiply_add(exponent, F{} - 2.12194440e-4f, (square * f) * p);
+  const F mantissa_part = Ops<F>::multiply_add(square, F{} - 0.5f, small) + f;
+  return Ops<F>::multiply_add(exponent, F{} + 0.693359375f, mantissa_part);
 }
 
 template <class F>
@@ -59,11 +64,8 @@ EXTRAP_HD SineCosine<F> sine_cosine_turns(F u) {
   const U quadrant = Ops<F>::to_integer(quarters + 0.5f);
   const F f = quarters - Ops<F>::from_integer(quadrant);
   const F q = f * f;
-  F s = -0.004601658f * q + 0.07968003f;
-  s = s * q - 0.6459635f;
-  s = (s * q + 1.5707964f) * f;
-  F c = -0.020417282f * q + 0.25360322f;
-  c = (c * q - 1.2336977f) * q + 1.0f;
+  const F s = polynomial(q, -0.004601658f, 0.07968003f, -0.6459635f, 1.5707964f) * f;
+  const F c = polynomial(q, -0.020417282f, 0.25360322f, -1.2336977f, 1.0f);
   // Quadrants 0 to 3 have (sin, cos) = (s, c), (c, -s), (-s, -c), (-c, s).
   const F sine = (quadrant & 1u) != 0u ? c : s;
   const F cosine = (quadrant & 1u) != 0u ? s : c;

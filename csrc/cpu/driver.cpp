@@ -21,7 +21,8 @@ std::vector<InstructionSet> supported() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     sets.push_back({"avx512", &avx512::kernels});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) sets.push_back({"avx2", &avx2::kernels});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma"))
+    sets.push_back({"avx2", &avx2::kernels});
 #endif
   sets.push_back({"portable", &portable::kernels});
   return sets;
@@ -48,7 +49,7 @@ void parallel_for(int64_t count, int threads, const Body& body) {
 }
 
 // Below this many elements a second thread costs more than it saves.
-constexpr int64_t kElementsPerThread = 32768;
+constexpr int64_t kElementsPerThread = 65536;
 
 int useful_threads(const std::vector<TensorEntry>& tensors, int threads) {
   int64_t total = 0;

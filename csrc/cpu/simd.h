@@ -39,10 +39,24 @@ struct VectorOf<double> {
   using type = DoubleVector;
 };
 
-EXTRAP_HD WordVector odd_words_down(WordVector a) { return reinterpret_cast<WordVector>(reinterpret_cast<LongVector>(a) >> 32); }
+// Words of 32 bits, one in the lower half of each 64-bit lane, whose upper half holds anything: the form in which they
+// are multiplied, so that a chain of products needs no shuffles. In memory order, even and odd words alternate.
+struct SplitWords {
+  LongVector even, odd;
 
-// Products of the even 32-bit lanes, 64 bits each.
-EXTRAP_HD LongVector multiply_even(WordVector a, WordVector b) {
+  EXTRAP_HD SplitWords operator^(SplitWords other) const { return {even ^ other.even, odd ^ other.odd}; }
+  EXTRAP_HD SplitWords operator^(uint32_t word) const { return {even ^ uint64_t{word}, odd ^ uint64_t{word}}; }
+};
+
+EXTRAP_HD SplitWords split(WordVector w) {
+  return {reinterpret_cast<LongVector>(w), reinterpret_cast<LongVector>(w) >> 32};
+}
+
+EXTRAP_HD WordVector join(SplitWords w) { return reinterpret_cast<WordVector>((w.even & 0xffffffffu) | (w.odd << 32)); }
+
+// Products of 64 bits of the lower halves.
+EXTRAP_HD LongVector multiply_low(LongVector a, uint32_t factor) {
+  const LongVector b = LongVector{} + factor;
 #if defined(__AVX512F__)
   return reinterpret_cast<LongVector>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 #elif defined(__AVX2__)
@@ -50,7 +64,28 @@ EXTRAP_HD LongVector multiply_even(WordVector a, WordVector b) {
 #elif defined(__SSE2__)
   return reinterpret_cast<LongVector>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
 #else
-  return (reinterpret_cast<LongVector>(a) & 0xffffffffu) * (reinterpret_cast<LongVector>(b) & 0xffffffffu);
+  return (a & 0xffffffffu) * b;
+#endif
+}
+
+// Interleave the lower or upper two floats of each 128-bit part: a0 b0 a1 b1, or a2 b2 a3 b3.
+EXTRAP_HD FloatVector interleave_low(FloatVector a, FloatVector b) {
+#if defined(__AVX512F__)
+  return _mm512_unpacklo_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpacklo_ps(a, b);
+#else
+  return __builtin_shuffle(a, b, IntVector{0, 4, 1, 5});
+#endif
+}
+
+EXTRAP_HD FloatVector interleave_high(FloatVector a, FloatVector b) {
+#if defined(__AVX512F__)
+  return _mm512_unpackhi_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpackhi_ps(a, b);
+#else
+  return __builtin_shuffle(a, b, IntVector{2, 6, 3, 7});
 #endif
 }
 
@@ -148,16 +183,11 @@ struct Storage<Float16> {
 namespace extrap {
 
 template <>
-struct Ops<EXTRAP_ISA::WordVector> {
-  using WordVector = EXTRAP_ISA::WordVector;
-  using LongVector = EXTRAP_ISA::LongVector;
-  static EXTRAP_HD void multiply_wide(WordVector a, uint32_t b, WordVector& high, WordVector& low) {
-    const WordVector factor = WordVector{} + b;
-    const LongVector even = EXTRAP_ISA::multiply_even(a, factor);
-    const LongVector odd = EXTRAP_ISA::multiply_even(EXTRAP_ISA::odd_words_down(a), factor);
-    const LongVector upper = LongVector{} + 0xffffffff00000000u;
-    high = reinterpret_cast<WordVector>((even >> 32) | (odd & upper));
-    low = reinterpret_cast<WordVector>((even & ~upper) | (odd << 32));
+struct Ops<EXTRAP_ISA::SplitWords> {
+  using SplitWords = EXTRAP_ISA::SplitWords;
+  static EXTRAP_HD void multiply_wide(SplitWords a, uint32_t b, SplitWords& high, SplitWords& low) {
+    low = {EXTRAP_ISA::multiply_low(a.even, b), EXTRAP_ISA::multiply_low(a.odd, b)};
+    high = {low.even >> 32, low.odd >> 32};
   }
 };
 
@@ -176,6 +206,15 @@ struct Ops<EXTRAP_ISA::FloatVector> {
 #else
     for (int i = 0; i < EXTRAP_ISA::kFloats; ++i) v[i] = ::sqrtf(v[i]);
     return v;
+#endif
+  }
+  static EXTRAP_HD FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
 #endif
   }
   // Below 2^31, where signed and unsigned agree: the signed conversion is the one that every instruction set has.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True)
+class Member:
     """A parameter, its optimizer state, and its position in the optimizer."""
 
     param: Tensor

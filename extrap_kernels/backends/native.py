@@ -92,8 +92,6 @@ class CpuExecutor:
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
         """Step every member under the options of ``group``."""
-        self._plan.run(
-            group, key, correct, 1.0 if grad_scale is None else grad_scale, torch.get_num_threads()
-        )
+        self._plan.run(group, key, correct, 1.0 if grad_scale is None else grad_scale, torch.get_num_threads())
         for param, target in self._staged:
             param.copy_(target)

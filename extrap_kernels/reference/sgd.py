@@ -34,8 +34,6 @@ def direction(
     return (g + v * momentum if group["nesterov"] else v), l
 
 
-def extragradient_direction(
-    group: Mapping[str, Any], step: int, l: Tensor, buffers: Mapping[str, Tensor]
-) -> Tensor:
+def extragradient_direction(group: Mapping[str, Any], step: int, l: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
     """Return ``z`` for the first half of an extragradient step; ``buffers`` are only read."""
     return l
