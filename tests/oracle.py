@@ -199,8 +199,8 @@ def assert_within(actual, expected, name):
         tolerance = tolerance + limits.eps / 2 * (np.abs(expected.value) + tolerance)
     tolerance = tolerance + limits.tiny * limits.eps  # subnormal numbers
     error = np.abs(values(actual) - expected.value)
-    worst = np.max(error / tolerance, initial=0.0)
-    assert np.all(error <= tolerance), f"{name}: error {worst:.3g} times what rounding explains"
+    worst = np.max(error / tolerance, initial=0.0)  # NaN where there is one
+    assert worst <= 1.0, f"{name}: error {worst:.3g} times what rounding explains"
 
 
 def assert_matches(optimizer, oracles):

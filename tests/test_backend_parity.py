@@ -6,7 +6,7 @@ import math
 import helpers
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extrap_kernels import _C
@@ -14,12 +14,19 @@ from extrap_kernels import _C
 SGD = helpers.RULES["sgd"]
 
 
-@pytest.fixture(params=[*((isa, True) for isa in _C.instruction_sets()), (_C.instruction_set(), False)], ids=str)
+# Each instruction set, and reading tensors by their attributes.
+NATIVE_SETTINGS = [*((name, True) for name in _C.instruction_sets()), (_C.instruction_set(), False)]
+
+
+def use(native_setting):
+    instruction_set, exchange = native_setting
+    _C.select_instruction_set(instruction_set)
+    _C.use_exchange_interface(exchange)
+
+
+@pytest.fixture(params=NATIVE_SETTINGS, ids=str)
 def native_settings(request, native):
-    """Each instruction set, and reading tensors by their attributes."""
-    instruction_set, exchange = request.param
-    native.select_instruction_set(instruction_set)
-    native.use_exchange_interface(exchange)
+    use(request.param)
 
 
 def noisy(direction, noise, scale):
@@ -116,7 +123,7 @@ SPECIAL = (math.inf, -math.inf, math.nan, -0.0, 0.0, 1e-42, -6e-8, 1e-40, 65519.
 
 @st.composite
 def strided(draw, shape):
-    """Strides of a tensor of `shape`: the order of its dimensions in memory, gaps, and the offset of the first element."""
+    """Strides and offset of a tensor of `shape`: any order of dimensions in memory, with gaps."""
     order = draw(st.permutations(range(len(shape))))
     strides, reach = [0] * len(shape), draw(st.sampled_from([1, 1, 1, 2]))
     for dim in order:
@@ -209,9 +216,20 @@ def train_drawn(backend, drawn, grad_scale):
     return helpers.snapshot(optimizer)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.lists(groups(), min_size=1, max_size=3), st.sampled_from([None, torch.tensor(1024.0), torch.tensor(3.0)]))
-def test_same_bits_of_anything(drawn, grad_scale):
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    # The fixture only puts the settings back, after the last example.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    drawn=st.lists(groups(), min_size=1, max_size=3),
+    grad_scale=st.sampled_from([None, torch.tensor(1024.0), torch.tensor(3.0)]),
+    native_setting=st.sampled_from(NATIVE_SETTINGS),
+)
+def test_same_bits_of_anything(native, drawn, grad_scale, native_setting):
+    use(native_setting)
     expected = train_drawn("reference", drawn, grad_scale)
     for backend in helpers.FAST_BACKENDS:
         helpers.assert_same_bits(train_drawn(backend, drawn, grad_scale), expected)

@@ -4,7 +4,7 @@ import helpers
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD
+from extrap_kernels import ExtrapSGD, backends
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "noise_std": 0.05}
 
@@ -146,6 +146,13 @@ def test_sparse_gradient_is_an_error_that_changes_nothing(backend, position, ext
 
 # Local gradients
 
+UNFIT = {
+    "shape": torch.ones(4),
+    "scalar": torch.ones(()),
+    "sparse": SPARSE,
+    "device": torch.ones(3, device="meta"),
+}
+
 
 def test_local_gradients_point_the_way_and_averaged_ones_correct(backend):
     (param,) = helpers.zoo(backend, torch.float64, ["matrix"])
@@ -186,9 +193,7 @@ def test_local_gradients_keep_their_precision(backend, dtype):
 
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("warm", [False, True], ids=["first_step", "later_step"])
-@pytest.mark.parametrize(
-    "local", [torch.ones(4), torch.ones(()), SPARSE, torch.ones(3, device="meta")], ids=["shape", "scalar", "sparse", "device"]
-)
+@pytest.mark.parametrize("local", UNFIT.values(), ids=UNFIT)
 def test_unfit_local_gradient_is_an_error_that_changes_nothing(backend, position, local, warm):
     params = [torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend])) for _ in range(4)]
     optimizer = make(backend, [{"params": params[:2]}, {"params": params[2:]}])
@@ -276,6 +281,28 @@ def test_step_is_seen_by_autograd(backend):
             loss.backward()
 
 
+def test_default_device_does_not_matter(backend):
+    """Nothing is made on the default device but what belongs there."""
+    params, twins = (helpers.zoo(backend) for _ in range(2))
+    optimizer, plain = make(backend, params), make(backend, twins)
+    for each, device in ((optimizer, "meta"), (plain, "cpu")):
+        helpers.set_gradients(helpers.parameters_of(each), seed=0)
+        with torch.device(device):
+            each.step()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(plain))
+
+
+def test_step_hooks_are_called_once(backend):
+    params = helpers.zoo(backend, names=["matrix"])
+    optimizer = make(backend, params)
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append(params[0].detach().clone()))
+    optimizer.register_step_post_hook(lambda *_: calls.append(params[0].detach().clone()))
+    helpers.train(optimizer, steps=1)
+    before, after = calls
+    assert not torch.equal(before, after) and torch.equal(after, params[0])
+
+
 def test_groups_with_options_of_their_own(backend):
     """One optimizer of several groups is several optimizers, but for the index that its noise counts on."""
     choices = [
@@ -347,6 +374,20 @@ def test_bad_option_is_named(options, message):
 def test_unknown_option_is_named():
     with pytest.raises(TypeError, match="'extrapolations'"):
         ExtrapSGD(PARAMS, extrapolations=None)
+
+
+@pytest.mark.parametrize("name", [name for name in backends.NAMES if name not in ("auto", *helpers.BACKENDS)])
+def test_missing_backend_says_why(name):
+    with pytest.raises(RuntimeError, match=f"backend '{name}' is not available: .+"):
+        ExtrapSGD(PARAMS, backend=name)
+
+
+def test_auto_takes_the_fast_backend():
+    """Whose Gaussian noise is told from the reference's by its last bits."""
+    optimizers = [ExtrapSGD(helpers.zoo("cpu"), noise="gaussian", noise_std=1.0, backend=b) for b in ("auto", "cpu")]
+    for optimizer in optimizers:
+        helpers.train(optimizer, steps=1)
+    helpers.assert_same_bits(*map(helpers.snapshot, optimizers))
 
 
 @pytest.mark.parametrize("options", [{"foreach": True}, {"fused": True}, {"foreach": True, "fused": True}], ids=str)

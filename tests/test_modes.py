@@ -28,7 +28,8 @@ def held(optimizer):
 
 def rounded_base(optimizer):
     """The base iterate in the dtype of the parameters: what a plain optimizer would hold."""
-    return [optimizer.state[p]["base"].to(p.dtype) if p in optimizer.state else p for p in helpers.parameters_of(optimizer)]
+    params = helpers.parameters_of(optimizer)
+    return [optimizer.state[p]["base"].to(p.dtype) if p in optimizer.state else p for p in params]
 
 
 def test_modes_are_exact_however_often(optimizer):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 STEPS = 8
+NEXT_SCALE = {"absolute": "filter", "filter": "gradient", "gradient": "tensor", "tensor": "absolute"}
 
 
 def schedule(group, t):
@@ -13,8 +14,13 @@ def schedule(group, t):
     group["lr"] = 0.1 / (1 + t % 3)
     if t == 3:
         group["extrap_lr"] = 0.07
-    if t == 5 and group.get("momentum"):
+    if t == 5:
         group["momentum"] *= 0.5
+    if t == 6:
+        group["noise_std"] *= 2
+        group["noise_scale"] = NEXT_SCALE[group["noise_scale"]]
+    if t == 7 and group["extrapolation"] == "past_gradient":
+        group["extrapolation"] = "past_update"
 
 
 def follow(optimizer, oracles):

@@ -78,6 +78,15 @@ def test_noise_does_not_depend_on_the_size(backend, threads):
     helpers.assert_same_bits(drawn(backend, large)[:4_099], drawn(backend, small))
 
 
+def test_gaussian_precision_of_each_instruction_set(native):
+    """Over enough numbers to meet the ends of the logarithm and the zeros of sine and cosine."""
+    expected = oracle.noise("gaussian", np.arange(2**19), key=3, parameter=0, step=1)
+    for name in native.instruction_sets():
+        native.select_instruction_set(name)
+        actual = oracle.values(drawn("cpu", torch.nn.Parameter(torch.zeros(2**19)), "gaussian", seed=3))
+        np.testing.assert_allclose(actual, expected, rtol=oracle.GAUSSIAN_ERROR, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
 def test_positions_beyond_32_bits(kind):
     """Tensors this large do not fit here, so the reference is asked directly."""
