@@ -50,8 +50,8 @@ Plan::Plan(std::string rule, py::list params, py::list targets, py::list states,
     throw std::invalid_argument("there is no rule '" + rule_ + "' with " + std::to_string(buffers) + " buffers");
 }
 
-void* Plan::state_pointer(PyObject* state, const std::string& name, const TensorView& target, PyObject*& tensor) {
-  tensor = PyDict_GetItemString(state, name.c_str());
+void* Plan::state_pointer(PyObject* state, const std::string& name, const TensorView& target) {
+  PyObject* tensor = PyDict_GetItemString(state, name.c_str());
   TensorView view;
   if (!tensor || !read_tensor(tensor, view))
     reject("state '" + name + "' is missing or no dense tensor", members_.size());
@@ -70,7 +70,12 @@ void Plan::add(size_t i, uint32_t index) {
   dtype_ = target.dtype;
   complex_ = target.complex;
 
-  Member member{params_[i].ptr(), targets_[i].ptr(), states_[i].ptr(), {}, nullptr, false, target.ndim, dims_.size()};
+  Member member{};
+  member.param = params_[i].ptr();
+  member.target = targets_[i].ptr();
+  member.state = states_[i].ptr();
+  member.ndim = target.ndim;
+  member.dims = dims_.size();
   dims_.insert(dims_.end(), target.shape, target.shape + target.ndim);
   dims_.insert(dims_.end(), target.strides, target.strides + target.ndim);
 
@@ -78,19 +83,19 @@ void Plan::add(size_t i, uint32_t index) {
   entry.numel = real_numel(target);
   entry.y = target.data;
   entry.index = index;
-  size_t k = 0;
-  entry.base = state_pointer(member.state, "base", target, member.state_tensors[k++]);
-  for (py::handle name : state_names_) {
-    entry.buffers[k - 1] = state_pointer(member.state, name.cast<std::string>(), target, member.state_tensors[k]);
-    ++k;
-  }
-  PyObject*& step = member.state_tensors[k++] = PyDict_GetItemString(member.state, "step");
+  entry.base = state_pointer(member.state, "base", target);
+  for (size_t k = 0; k < state_names_.size(); ++k)
+    entry.buffers[k] = state_pointer(member.state, state_names_[k].cast<std::string>(), target);
+  PyObject* step = PyDict_GetItemString(member.state, "step");
   TensorView view;
   if (!step || !read_tensor(step, view) || view.device_type != 1 || view.numel() != 1 || view.complex ||
       (view.dtype != DType::float32 && view.dtype != DType::float64))
     reject("state 'step' must be a float32 or float64 CPU tensor of one element", i);
-  while (k > 0) held_state_.append(py::handle(member.state_tensors[--k]));
   member.step = view.data;
+  member.state_begin = held_state_.size();
+  for (const auto& item : states_[i].cast<py::dict>())
+    held_state_.push_back(py::reinterpret_borrow<py::object>(item.second));
+  member.state_count = static_cast<Py_ssize_t>(held_state_.size() - member.state_begin);
   member.step_is_double = view.dtype == DType::float64;
 
   for (int64_t begin = 0; begin < entry.numel; begin += kChunkSize)
@@ -102,13 +107,15 @@ void Plan::add(size_t i, uint32_t index) {
 }
 
 bool Plan::unchanged(const Member& member) const {
-  static PyObject* const base = PyUnicode_InternFromString("base");
-  static PyObject* const step = PyUnicode_InternFromString("step");
-  size_t k = 0;
-  if (PyDict_GetItem(member.state, base) != member.state_tensors[k++]) return false;
-  for (py::handle name : state_names_)
-    if (PyDict_GetItem(member.state, name.ptr()) != member.state_tensors[k++]) return false;
-  return PyDict_GetItem(member.state, step) == member.state_tensors[k];
+  // Walking the dict is a third of the cost of looking its keys up.
+  Py_ssize_t at = 0, seen = 0;
+  PyObject* value;
+  while (PyDict_Next(member.state, &at, nullptr, &value)) {
+    if (seen == member.state_count || held_state_[member.state_begin + static_cast<size_t>(seen)].ptr() != value)
+      return false;
+    ++seen;
+  }
+  return seen == member.state_count;
 }
 
 bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const {

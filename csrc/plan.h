@@ -38,9 +38,9 @@ class Plan {
 
  private:
   struct Member {
-    // Borrowed: the lists below hold them.
-    PyObject *param, *target, *state;
-    PyObject* state_tensors[kMaxBuffers + 2];  // base, buffers, step
+    PyObject *param, *target, *state;  // borrowed: the lists below hold them
+    size_t state_begin;                // its values in held_state_
+    Py_ssize_t state_count;
     void* step;
     bool step_is_double;
     int32_t ndim;
@@ -48,14 +48,14 @@ class Plan {
   };
 
   void add(size_t i, uint32_t index);
-  void* state_pointer(PyObject* state, const std::string& name, const TensorView& target, PyObject*& tensor);
+  void* state_pointer(PyObject* state, const std::string& name, const TensorView& target);
   bool unchanged(const Member& member) const;
   bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const;
   void advance_steps(bool keep);
   void prepare_rms(Noise noise, NoiseScale scale, int threads);
 
   std::string rule_;
-  py::list params_, targets_, states_, absent_, held_state_;
+  py::list params_, targets_, states_, absent_;
   py::tuple state_names_;
   bool gradient_like_param_;
   DType dtype_ = DType::float32;
@@ -64,6 +64,7 @@ class Plan {
   std::vector<TensorEntry> entries_;
   std::vector<Chunk> chunks_;
   std::vector<double> rms_;
+  std::vector<py::object> held_state_;      // what the states held when the plan was made
   std::vector<py::object> held_gradients_;  // copies made for this step
   std::vector<int64_t> dims_;
   int64_t parameter_bytes_ = 0;

@@ -1,0 +1,36 @@
+"""``python -m extrap_kernels info``: what is built here, and what each backend lacks."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+
+import extrap_kernels
+from extrap_kernels import backends
+
+
+def _info() -> None:
+    print(f"extrap_kernels {extrap_kernels.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    for name in backends.NAMES:
+        if name != "auto":
+            reason = backends.missing_reason(name)
+            print(f"  {name:10}{'available' if reason is None else 'not available: ' + reason}")
+    if backends.missing_reason("cpu") is None:
+        from extrap_kernels import _C
+
+        print(f"  instruction set {_C.instruction_set()} of {', '.join(_C.instruction_sets())}")
+    print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu'))!r} for CPU tensors")
+
+
+def main() -> None:
+    """Run the command named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m extrap_kernels", description=__doc__)
+    parser.add_subparsers(dest="command", required=True).add_parser("info", help="print what is available here")
+    parser.parse_args()
+    _info()
+
+
+if __name__ == "__main__":
+    main()
