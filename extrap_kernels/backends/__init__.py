@@ -102,13 +102,14 @@ class GroupPlan:
             if param.grad is None:
                 continue
             backend = chosen[param.device]
-            key = (backend, CpuExecutor.bucket_key(param) if backend == "cpu" else None)
+            local = optimizer.local_gradients.get(param)
+            key = (backend, CpuExecutor.bucket_key(param, local) if backend == "cpu" else None)
             buckets[key].append(Member(param, optimizer.state_of(param, self.state_names), index))
         self.executors: list[Executor] = []
         absent = self._absent
-        for (backend, _), members in buckets.items():
+        for (backend, key), members in buckets.items():
             if backend == "cpu":
-                self.executors.append(CpuExecutor(optimizer.rule_name, self.state_names, members, absent))
+                self.executors.append(CpuExecutor(optimizer.rule_name, self.state_names, members, absent, key[1]))
             else:
                 self.executors.append(ReferenceExecutor(optimizer.rule, members, absent))
             absent = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import torch
@@ -29,12 +29,9 @@ def missing_cpu_reason() -> Optional[str]:
     )
 
 
-def _gradient_dtype(param: Tensor, base: Optional[Tensor] = None) -> torch.dtype:
-    """Return the dtype in which the kernel reads the gradient: the parameter's, or else that of the base iterate."""
-    assert param.grad is not None
-    if base is None or param.grad.dtype == param.dtype:
-        return param.grad.dtype
-    return base.dtype
+def _like_param(param: Tensor, local: Optional[Tensor]) -> bool:
+    """Whether the kernel may read the gradients in the parameter's dtype; else it reads that of the base iterate."""
+    return all(g.dtype == param.dtype for g in (param.grad, local) if g is not None)
 
 
 class CpuExecutor:
@@ -45,10 +42,16 @@ class CpuExecutor:
         state_names: buffers of the rule, in its order.
         members: parameters with a gradient.
         absent: parameters of the group without one.
+        like_param: whether the gradients have the dtype of the parameters; else they are read in that of the base.
     """
 
     def __init__(
-        self, rule_name: str, state_names: tuple[str, ...], members: Sequence[Member], absent: Sequence[Tensor]
+        self,
+        rule_name: str,
+        state_names: tuple[str, ...],
+        members: Sequence[Member],
+        absent: Sequence[Tensor],
+        like_param: bool,
     ) -> None:
         # A parameter with gaps in memory is stepped in a dense copy, which replaces its values after the kernel.
         self._targets = [
@@ -56,7 +59,8 @@ class CpuExecutor:
         ]
         self._staged = [(m.param, t) for m, t in zip(members, self._targets) if t is not m.param]
         self._params = [m.param for m in members]
-        self._grad_dtype = _gradient_dtype(members[0].param, members[0].state["base"])
+        self._like_param = like_param
+        self._grad_dtype = members[0].param.dtype if like_param else members[0].state["base"].dtype
         self._plan = _C.Plan(
             rule=rule_name,
             params=self._params,
@@ -65,13 +69,13 @@ class CpuExecutor:
             state_names=state_names,
             indices=[m.index for m in members],
             absent=list(absent),
-            gradient_like_param=self._grad_dtype == members[0].param.dtype,
+            gradient_like_param=like_param,
         )
 
     @staticmethod
-    def bucket_key(param: Tensor) -> Hashable:
-        """Return what parameters must share to be stepped by one executor."""
-        return param.dtype, _gradient_dtype(param) == param.dtype
+    def bucket_key(param: Tensor, local: Optional[Tensor]) -> tuple[torch.dtype, bool]:
+        """Return what parameters must share to be stepped by one executor: the dtype, and ``like_param``."""
+        return param.dtype, _like_param(param, local)
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""
@@ -84,7 +88,9 @@ class CpuExecutor:
             assert source is not None
             if is_local:
                 check_local_gradient(param, source)
-            elif source.layout != torch.strided:
+            if source.layout != torch.strided or source.shape != param.shape:
+                return False
+            if self._like_param and source.dtype != param.dtype:
                 return False
             relaid = torch.empty_like(self._targets[i], dtype=self._grad_dtype, requires_grad=False)
             self._plan.set_gradient(i, is_local, relaid.copy_(source))
