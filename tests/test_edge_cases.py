@@ -57,23 +57,42 @@ def test_expanded_gradients(backend):
     same_run(backend, params, twins, lambda v: v.new_ones(()).expand(v.shape), torch.ones_like)
 
 
+FREE_GRAD_DTYPE = pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this torch has one dtype for both"
+)
+
+
+@FREE_GRAD_DTYPE
+@pytest.mark.parametrize("change", [False, True], ids=["always", "from_second_step"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=helpers.describe)
-@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="this torch has one dtype for both")
-def test_gradients_of_another_dtype(backend, dtype):
+def test_gradients_of_another_dtype(backend, dtype, change):
     """float32 gradients of narrow parameters keep their bits; narrow ones of float32 parameters are widened."""
     other = torch.bfloat16 if dtype == torch.float32 else torch.float32
     params, twins = helpers.zoo(backend, dtype), helpers.zoo(backend, torch.float32)
-    for k, (p, q) in enumerate(zip(params, twins)):
-        with torch.no_grad():
+    with torch.no_grad():
+        for p, q in zip(params, twins):
             q.copy_(p)
-        p.grad_dtype = other
-        gradient = helpers.random_like(q, k).to(other)
-        p.grad, q.grad = gradient, gradient.float()
     optimizers = [make(backend, ps) for ps in (params, twins)]
-    for _ in range(2):
+    for t in range(2):
+        for k, (p, q) in enumerate(zip(params, twins)):
+            p.grad, p.grad_dtype = None, dtype if change and t == 0 else other
+            p.grad = helpers.random_like(q, 100 * t + k).to(p.grad_dtype)
+            q.grad = p.grad.float()
         for optimizer in optimizers:
             optimizer.step()
     helpers.assert_same_bits(helpers.snapshot(optimizers[0])[1], helpers.snapshot(optimizers[1])[1])
+
+
+@FREE_GRAD_DTYPE
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=helpers.describe)
+def test_nan_stays_nan(backend, dtype):
+    """Those of all mantissa bits and of the last one as well, which rounding could carry or cut away."""
+    bits = torch.tensor([0x7FFFFFFF, -1, 0x7F800001, 0x7FC00000] * 20, dtype=torch.int32)
+    param = torch.nn.Parameter(torch.zeros(len(bits), dtype=dtype, device=helpers.DEVICES[backend]))
+    param.grad_dtype = torch.float32
+    param.grad = bits.view(torch.float32).to(param.device)
+    make(backend, [param]).step()
+    assert param.isnan().all()
 
 
 def test_no_gradients_at_all(backend):

@@ -11,7 +11,7 @@ import torch
 
 from extrap_kernels import ExtrapSGD
 
-FULL = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "noise_std": 0.05}
+FULL = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "seed": 2**64 - 1}
 
 
 def make(backend, dtype=torch.float32, params=None, **options):
