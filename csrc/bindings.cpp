@@ -4,6 +4,7 @@
 
 #include "cpu/driver.h"
 #include "plan.h"
+#include "state_snapshot.h"
 #include "tensor_view.h"
 
 namespace py = pybind11;
@@ -11,14 +12,16 @@ namespace py = pybind11;
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
   py::class_<extrap::Plan>(m, "Plan", "The tensors of one bucket, validated once and stepped many times.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, py::list,
-                    bool>(),
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool>(),
            py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
-           py::arg("state_names"), py::arg("indices"), py::arg("absent"), py::arg("gradient_like_param"))
+           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"))
       .def("refresh", &extrap::Plan::refresh)
       .def("set_gradient", &extrap::Plan::set_gradient)
       .def("run", &extrap::Plan::run)
       .def_property_readonly("chunk_count", &extrap::Plan::chunk_count);
+  py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer's state consists of.")
+      .def(py::init<const py::dict&>())
+      .def("matches", &extrap::StateSnapshot::matches);
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
   m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
   m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");

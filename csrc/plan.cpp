@@ -33,12 +33,11 @@ int64_t real_numel(const TensorView& view) { return view.numel() * (view.complex
 }  // namespace
 
 Plan::Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-           const std::vector<uint32_t>& indices, py::list absent, bool gradient_like_param)
+           const std::vector<uint32_t>& indices, bool gradient_like_param)
     : rule_(std::move(rule)),
       params_(std::move(params)),
       targets_(std::move(targets)),
       states_(std::move(states)),
-      absent_(std::move(absent)),
       state_names_(std::move(state_names)),
       gradient_like_param_(gradient_like_param) {
   if (state_names_.size() > kMaxBuffers) throw std::invalid_argument("a rule has at most 2 buffers");
@@ -92,10 +91,6 @@ void Plan::add(size_t i, uint32_t index) {
       (view.dtype != DType::float32 && view.dtype != DType::float64))
     reject("state 'step' must be a float32 or float64 CPU tensor of one element", i);
   member.step = view.data;
-  member.state_begin = held_state_.size();
-  for (const auto& item : states_[i].cast<py::dict>())
-    held_state_.push_back(py::reinterpret_borrow<py::object>(item.second));
-  member.state_count = static_cast<Py_ssize_t>(held_state_.size() - member.state_begin);
   member.step_is_double = view.dtype == DType::float64;
 
   for (int64_t begin = 0; begin < entry.numel; begin += kChunkSize)
@@ -106,16 +101,15 @@ void Plan::add(size_t i, uint32_t index) {
   entries_.push_back(entry);
 }
 
-bool Plan::unchanged(const Member& member) const {
-  // Walking the dict is a third of the cost of looking its keys up.
-  Py_ssize_t at = 0, seen = 0;
-  PyObject* value;
-  while (PyDict_Next(member.state, &at, nullptr, &value)) {
-    if (seen == member.state_count || held_state_[member.state_begin + static_cast<size_t>(seen)].ptr() != value)
-      return false;
-    ++seen;
-  }
-  return seen == member.state_count;
+// Code that moves optimizer state, to another device and back for example, moves all of it: one tensor tells.
+bool Plan::state_has_moved() const {
+  if (members_.empty()) return false;
+  const Member& first = members_.front();
+  const TensorEntry& entry = entries_.front();
+  if (data_of(PyDict_GetItemString(first.state, "base")) != entry.base) return true;
+  for (size_t k = 0; k < state_names_.size(); ++k)
+    if (data_of(PyDict_GetItem(first.state, state_names_[k].ptr())) != entry.buffers[k]) return true;
+  return data_of(PyDict_GetItemString(first.state, "step")) != first.step;
 }
 
 bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const {
@@ -129,15 +123,14 @@ bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& 
 }
 
 py::object Plan::refresh(const py::dict& local_gradients) {
-  for (py::handle param : absent_)
-    if (!gradient_of(param.ptr()).is_none()) return py::none();
+  if (state_has_moved()) return py::none();
   held_gradients_.clear();
   py::list unfit;
   const bool has_local = PyDict_Size(local_gradients.ptr()) > 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
     TensorEntry& entry = entries_[i];
-    if (!unchanged(member) || data_of(member.target) != entry.y) return py::none();
+    if (data_of(member.target) != entry.y) return py::none();
     const py::object gradient = gradient_of(member.param);
     if (gradient.is_none()) return py::none();
     if (!read_gradient(gradient.ptr(), member, entry.gradient)) unfit.append(py::make_tuple(i, false));

@@ -20,13 +20,13 @@ class Plan {
   // All lists but `absent` are of the same length, one entry for each tensor:
   // params: whose `grad` is read; targets: dense tensors that y is written to, mostly the parameters themselves;
   // states: dicts with `step`, `base` and the buffers named by `state_names`; indices: positions in the optimizer.
-  // absent: parameters that have no gradient now.
   // gradient_like_param: gradients have the dtype of the parameters, else that of the base iterate.
   // Throws std::invalid_argument where tensors do not fit each other.
   Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-       const std::vector<uint32_t>& indices, py::list absent, bool gradient_like_param);
+       const std::vector<uint32_t>& indices, bool gradient_like_param);
 
-  // Takes in the gradients of this step. None if the plan no longer fits the parameters and their state; otherwise a
+  // Takes in the gradients of this step. The state must consist of the same objects as when the plan was made. None if
+  // the plan no longer fits the parameters and their state; otherwise a
   // list of (i, is_local) for the gradients that set_gradient() must supply in the right layout and dtype.
   py::object refresh(const py::dict& local_gradients);
   void set_gradient(size_t i, bool is_local, py::object gradient);
@@ -39,8 +39,6 @@ class Plan {
  private:
   struct Member {
     PyObject *param, *target, *state;  // borrowed: the lists below hold them
-    size_t state_begin;                // its values in held_state_
-    Py_ssize_t state_count;
     void* step;
     bool step_is_double;
     int32_t ndim;
@@ -49,13 +47,13 @@ class Plan {
 
   void add(size_t i, uint32_t index);
   void* state_pointer(PyObject* state, const std::string& name, const TensorView& target);
-  bool unchanged(const Member& member) const;
+  bool state_has_moved() const;
   bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const;
   void advance_steps(bool keep);
   void prepare_rms(Noise noise, NoiseScale scale, int threads);
 
   std::string rule_;
-  py::list params_, targets_, states_, absent_;
+  py::list params_, targets_, states_;
   py::tuple state_names_;
   bool gradient_like_param_;
   DType dtype_ = DType::float32;
@@ -64,7 +62,6 @@ class Plan {
   std::vector<TensorEntry> entries_;
   std::vector<Chunk> chunks_;
   std::vector<double> rms_;
-  std::vector<py::object> held_state_;      // what the states held when the plan was made
   std::vector<py::object> held_gradients_;  // copies made for this step
   std::vector<int64_t> dims_;
   int64_t parameter_bytes_ = 0;

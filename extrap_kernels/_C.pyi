@@ -20,7 +20,6 @@ class Plan:
         states: list[dict[str, Tensor]],
         state_names: tuple[str, ...],
         indices: Sequence[int],
-        absent: list[Tensor],
         gradient_like_param: bool,
     ) -> None: ...
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[tuple[int, bool]]]:
@@ -36,6 +35,13 @@ class Plan:
 
     @property
     def chunk_count(self) -> int: ...
+
+class StateSnapshot:
+    """The objects that an optimizer's state consists of, to see whether one was exchanged."""
+
+    def __init__(self, state: dict[Tensor, Any]) -> None: ...
+    def matches(self, state: dict[Tensor, Any]) -> bool:
+        """Whether ``state`` still consists of the same objects in the same order."""
 
 def instruction_sets() -> list[str]:
     """Instruction sets that can run here, best first."""

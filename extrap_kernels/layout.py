@@ -29,16 +29,28 @@ def overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def empty_state(param: Tensor) -> Tensor:
-    """Return an uninitialized buffer for ``param`` in the precision of its base iterate.
-
-    It has the parameter's strides where those are dense, row-major ones elsewhere; float64 for float64 parameters,
-    float32 for all others (complex likewise).
-    """
-    double = param.dtype in (torch.float64, torch.complex128)
-    if param.is_complex():
-        dtype = torch.complex128 if double else torch.complex64
-    else:
-        dtype = torch.float64 if double else torch.float32
+def empty_dense(param: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialized dense tensor with the strides of ``param`` where those are dense, else row-major ones."""
     memory_format = torch.preserve_format if is_dense(param) else torch.contiguous_format
     return torch.empty_like(param, dtype=dtype, memory_format=memory_format, requires_grad=False)
+
+
+def base_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the base iterate: double precision for double parameters, single for all others."""
+    double = dtype in (torch.float64, torch.complex128)
+    if dtype.is_complex:
+        return torch.complex128 if double else torch.complex64
+    return torch.float64 if double else torch.float32
+
+
+def empty_state(param: Tensor) -> Tensor:
+    """Return an uninitialized buffer for ``param`` as its optimizer state needs it."""
+    return empty_dense(param, base_dtype(param.dtype))
+
+
+def has_state_layout(tensor: Tensor, param: Tensor) -> bool:
+    """Whether ``tensor`` has the strides that :func:`empty_state` would give it."""
+    wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
+    return tensor.numel() == 0 or all(
+        size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
+    )

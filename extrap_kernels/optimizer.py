@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import backends, options
-from extrap_kernels.layout import empty_state, overlaps
+from extrap_kernels.layout import empty_state, has_state_layout, overlaps
 
 Closure = Callable[[], Union[float, Tensor]]
 
@@ -32,7 +32,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     rule_name: str
     _step_supports_amp_scaling = True
     _plans: dict[int, backends.GroupPlan]
-    _planned_state: Any
+    _snapshot: Any
     _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
@@ -93,9 +93,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
             if self._extragradient_groups():
-                self.extrapolate()
-                with torch.enable_grad():
-                    closure()
+                self._take_second_gradient(closure)
         waiting = [i for i in self._extragradient_groups() if i not in self._extrapolated]
         if waiting:
             raise RuntimeError(
@@ -104,10 +102,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             )
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and float(found_inf) != 0.0:
-            self._return_to_base()
+            self._return_to_base(only_without_gradient=False)
         else:
             self._run(range(len(self.param_groups)), correct=True, grad_scale=getattr(self, "grad_scale", None))
-        self._extrapolated.clear()
+            self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
         return loss
 
@@ -133,21 +131,26 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._extrapolated.update(groups)
         self.local_gradients.clear()
 
+    def _take_second_gradient(self, closure: Closure) -> None:
+        self.extrapolate()
+        try:
+            with torch.enable_grad():
+                closure()
+        except BaseException:
+            self._return_to_base(only_without_gradient=False)
+            raise
+
     def _extragradient_groups(self) -> list[int]:
         return [i for i, group in enumerate(self.param_groups) if group["extrapolation"] == "extragradient"]
 
     @torch.no_grad()
     def _run(self, groups: Iterable[int], *, correct: bool, grad_scale: Union[float, Tensor, None]) -> None:
-        if self.state is not self._planned_state:
-            self._forget_plans()
-            self._planned_state = self.state
+        if self._snapshot is None or not self._snapshot.matches(self.state):
+            self._plans = {}
         # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
         stale = [i for i in groups if not self._is_fresh(i)]
-        for i in stale:
-            backends.check_gradients(self.param_groups[i]["params"])
-        for i in stale:
-            first = sum(len(group["params"]) for group in self.param_groups[:i])
-            self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
+        if stale:
+            self._plan(stale)
         scale = None if grad_scale is None else float(grad_scale)
         rank = self._noise_rank()
         for i in groups:
@@ -155,6 +158,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             key = (group["seed"] + rank) % 2**64
             for executor in self._plans[i].executors:
                 executor.run(group, key=key, correct=correct, grad_scale=scale)
+
+    def _plan(self, groups: Iterable[int]) -> None:
+        for i in groups:
+            backends.check_gradients(self.param_groups[i]["params"], self.local_gradients)
+        for i in groups:
+            first = sum(len(group["params"]) for group in self.param_groups[:i])
+            self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
+        self._snapshot = backends.state_snapshot(self.state)
 
     def _is_fresh(self, i: int) -> bool:
         plan = self._plans.get(i)
@@ -168,8 +179,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """Return the state of ``param``, created where it is missing: ``step``, ``base`` and the named buffers."""
         state: dict[str, Tensor] = self.state[param]
         if "base" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
             state["base"] = empty_state(param).copy_(param)
+        elif not has_state_layout(state["base"], param):
+            # The parameter was given another memory format.
+            for name in state.keys() - {"step"}:
+                state[name] = empty_state(param).copy_(state[name])
         for name in names:
             if name not in state:
                 state[name] = torch.zeros_like(state["base"])
@@ -183,7 +198,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     def _forget_plans(self) -> None:
         self._plans = {}
-        self._planned_state = None
+        self._snapshot = None
         self._extrapolated = set()
 
     # Train and eval mode
@@ -195,12 +210,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             )
 
     @torch.no_grad()
-    def _return_to_base(self) -> None:
-        """Undo extrapolate() after a skipped extragradient step."""
+    def _return_to_base(self, *, only_without_gradient: bool) -> None:
+        """Undo extrapolate() where no correction follows it."""
         for i in self._extrapolated:
             for param in self.param_groups[i]["params"]:
-                if "base" in self.state.get(param, {}):
+                if "base" in self.state.get(param, {}) and not (only_without_gradient and param.grad is not None):
                     param.copy_(self.state[param]["base"])
+        self._extrapolated.clear()
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -275,16 +291,22 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             self._check_saved(final)
             loaded.update(final)
 
-        # The last of the pre-hooks sees the dict as the hooks of the user left it.
-        handle = self.register_load_state_dict_pre_hook(check)
+        def restore(_: torch.optim.Optimizer) -> None:
+            # torch casts floating-point state to the dtype of the parameter; the saved values undo that.
+            for group, saved_group in zip(self.param_groups, loaded["param_groups"]):
+                for param, key in zip(group["params"], saved_group["params"]):
+                    self._restore(param, loaded["state"].get(key, {}))
+
+        # After the pre-hooks of the user, who may have changed the dict, and before the user's post-hooks.
+        handles = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        ]
         try:
             super().load_state_dict(state_dict)
         finally:
-            handle.remove()
-        # torch casts floating-point state to the dtype of the parameter; the saved values undo that.
-        for group, saved_group in zip(self.param_groups, loaded["param_groups"]):
-            for param, key in zip(group["params"], saved_group["params"]):
-                self._restore(param, loaded["state"].get(key, {}))
+            for handle in handles:
+                handle.remove()
 
     def _restore(self, param: Tensor, saved: Mapping[str, Any]) -> None:
         state = self.state[param] if saved else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
@@ -28,7 +29,7 @@ class ExtrapSGD(ExtrapOptimizer):
             bfloat16 and float16 the base iterate is the float32 master copy.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         momentum: momentum factor (default: 0, which keeps no momentum buffer).
-        dampening: dampening of the gradient that enters the momentum (default: 0).
+        dampening: dampening of the gradient that enters the momentum, but not in a parameter's first step (default: 0).
         weight_decay: decay of the base iterate (default: 0).
         nesterov: Nesterov momentum, in PyTorch's form (default: False).
         maximize: maximize the objective (default: False).
@@ -85,5 +86,7 @@ class ExtrapSGD(ExtrapOptimizer):
         super().check_group(group)
         if not group["momentum"] >= 0.0:
             raise ValueError(f"Invalid momentum value: {group['momentum']}")
+        if not math.isfinite(group["dampening"]):
+            raise ValueError(f"Invalid dampening value: {group['dampening']}")
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")

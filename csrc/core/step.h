@@ -40,6 +40,13 @@ EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
   return g;
 }
 
+// x = p where somebody changed the parameter since the last step; elsewhere the base iterate, of which a narrow
+// parameter holds only the rounded value.
+template <class V>
+EXTRAP_HD V adopted_base(V x, V rounded, V param) {
+  return param == rounded ? x : param;
+}
+
 // Corrects x and the buffers and returns y without its noise. g and l are prepared;
 
 template <class Rule, class V, class A>

@@ -129,6 +129,7 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
 #pragma GCC unroll 8
   for (int i = 0; i < kBlock; i += kLanes) {
     V x = load<A, V>(b.base + i);
+    if (!config.correct) x = adopted_base(x, Storage<P>::unpack(Storage<P>::pack(x)), load<P, V>(b.y + i));
     V buffers[Rule::kBuffers > 0 ? Rule::kBuffers : 1];
     for (int k = 0; k < Rule::kBuffers; ++k) buffers[k] = load<A, V>(b.buffers[k] + i);
     const V g = prepared_gradient(c, load<G, V>(b.gradient + i), x);
@@ -136,11 +137,11 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
     V y;
     if (config.correct) {
       y = corrected_step(rule, c, g, l, x, buffers);
-      memcpy(b.base + i, &x, sizeof x);
       for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k] + i, &buffers[k], sizeof x);
     } else {
       y = x - rule.extragradient_direction(l, buffers) * c.extrap_lr;
     }
+    memcpy(b.base + i, &x, sizeof x);
     if constexpr (kNoise) {
       V n, s = V{} + c.noise_std;
       load_noise(noise + i, n);
@@ -160,9 +161,10 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
 template <class Rule, class P, class G, class A, bool kNoise>
 void step_rest(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
                int64_t position, size_t count, const Block<P, G, A, Rule::kBuffers>& b) {
-  P y[kBlock];
+  P y[kBlock] = {};
   A base[kBlock] = {}, buffers[kMaxBuffers][kBlock] = {};
   G gradient[kBlock] = {}, local[kBlock] = {};
+  if (!config.correct) memcpy(y, b.y, count * sizeof(P));
   memcpy(base, b.base, count * sizeof(A));
   memcpy(gradient, b.gradient, count * sizeof(G));
   if (b.local) memcpy(local, b.local, count * sizeof(G));
@@ -177,7 +179,6 @@ void step_rest(const StepConfig& config, const StepConstants<A>& c, const Rule& 
   }
   step_block<Rule, P, G, A, kNoise, false>(config, c, rule, t, position, copy);
   memcpy(b.y, y, count * sizeof(P));
-  if (!config.correct) return;
   memcpy(b.base, base, count * sizeof(A));
   for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k], buffers[k], count * sizeof(A));
 }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, Optional, Protocol
 
 import torch
 from torch import Tensor
 
-from extrap_kernels.backends.member import Member
-from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason
+from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason, state_snapshot
 from extrap_kernels.backends.reference import ReferenceExecutor
+
+__all__ = ["GroupPlan", "check_gradients", "check_name", "missing_reason", "resolve", "state_snapshot"]
 
 NAMES = ("auto", "cpu", "reference", "cuda", "triton")
 
@@ -70,14 +72,21 @@ def resolve(backend: str, device: torch.device) -> str:
     return backend
 
 
-def check_gradients(params: Iterable[Tensor]) -> None:
-    """Raise RuntimeError for a gradient that is not a dense strided tensor."""
+def check_gradients(params: Iterable[Tensor], local_gradients: Mapping[Tensor, Tensor]) -> None:
+    """Raise for gradients that no backend can take.
+
+    Raises:
+        RuntimeError: a gradient that is not a dense strided tensor.
+        ValueError: a local gradient that does not fit its parameter.
+    """
     for param in params:
         if param.grad is not None and param.grad.layout != torch.strided:
             raise RuntimeError(
                 f"a gradient of layout {param.grad.layout} for a parameter of shape {tuple(param.shape)}: sparse "
                 "gradients are not supported; use sparse=False in the embedding, or grad.to_dense()"
             )
+        if param in local_gradients:
+            check_local_gradient(param, local_gradients[param])
 
 
 class GroupPlan:
@@ -85,7 +94,7 @@ class GroupPlan:
 
     Args:
         optimizer: owner of the state.
-        group: the param group.
+        group: the param group, whose gradients have passed :func:`check_gradients`.
         first_index: position in the optimizer of the group's first parameter.
 
     Raises:
@@ -94,30 +103,31 @@ class GroupPlan:
 
     def __init__(self, optimizer: _Optimizer, group: Mapping[str, Any], first_index: int) -> None:
         self.state_names: tuple[str, ...] = optimizer.rule.state_names(group)
-        params: Sequence[Tensor] = group["params"]
-        chosen = {param.device: resolve(optimizer.backend, param.device) for param in params}
-        self._absent = [param for param in params if param.grad is None]
-        buckets: dict[Any, list[Member]] = defaultdict(list)
-        for index, param in enumerate(params, first_index):
+        local_gradients = optimizer.local_gradients
+        self._absent = [param for param in group["params"] if param.grad is None]
+        chosen = {device: resolve(optimizer.backend, device) for device in {p.device for p in group["params"]}}
+        native: dict[tuple[torch.dtype, bool], list[Member]] = defaultdict(list)
+        others: list[Member] = []
+        for index, param in enumerate(group["params"], first_index):
             if param.grad is None:
                 continue
-            backend = chosen[param.device]
-            local = optimizer.local_gradients.get(param)
-            key = (backend, CpuExecutor.bucket_key(param, local) if backend == "cpu" else None)
-            buckets[key].append(Member(param, optimizer.state_of(param, self.state_names), index))
-        self.executors: list[Executor] = []
-        absent = self._absent
-        for (backend, key), members in buckets.items():
-            if backend == "cpu":
-                self.executors.append(CpuExecutor(optimizer.rule_name, self.state_names, members, absent, key[1]))
+            member = Member(param, optimizer.state_of(param, self.state_names), index)
+            if chosen[param.device] == "cpu":
+                native[CpuExecutor.bucket_key(param, local_gradients.get(param))].append(member)
             else:
-                self.executors.append(ReferenceExecutor(optimizer.rule, members, absent))
-            absent = []
-        if not self.refresh(optimizer.local_gradients):
-            raise RuntimeError("the gradients changed while the step was being planned")
+                others.append(member)
+        self.executors: list[Executor] = []
+        for (_, like_param), members in native.items():
+            executor = CpuExecutor(optimizer.rule_name, self.state_names, members, like_param)
+            if not executor.refresh(local_gradients):
+                raise RuntimeError("the gradients changed while the step was being planned")
+            self.executors.append(executor)
+        if others:
+            self.executors.append(ReferenceExecutor(optimizer.rule, others, local_gradients))
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""
-        if not self.executors:
-            return all(param.grad is None for param in self._absent)
+        # Not a generator: its frames would cost more than the attributes that are read.
+        if self._absent and any([param.grad is not None for param in self._absent]):
+            return False
         return all([executor.refresh(local_gradients) for executor in self.executors])

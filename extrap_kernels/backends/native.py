@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.backends.member import Member, check_local_gradient
-from extrap_kernels.layout import is_dense
+from extrap_kernels.layout import empty_dense, is_dense
 
 try:
     from extrap_kernels import _C
@@ -29,6 +29,15 @@ def missing_cpu_reason() -> Optional[str]:
     )
 
 
+def state_snapshot(state: dict[Tensor, Any]) -> Optional[_C.StateSnapshot]:
+    """Return what tells whether an object in an optimizer's state was exchanged; None without the native module."""
+    return _C.StateSnapshot(state) if _import_error is None else None
+
+
+def _is_plain(param: Tensor) -> bool:
+    return is_dense(param) and not param.is_conj() and not param.is_neg()
+
+
 def _like_param(param: Tensor, local: Optional[Tensor]) -> bool:
     """Whether the kernel may read the gradients in the parameter's dtype; else it reads that of the base iterate."""
     return all(g.dtype == param.dtype for g in (param.grad, local) if g is not None)
@@ -41,7 +50,6 @@ class CpuExecutor:
         rule_name: name of the rule in ``csrc/core/rules.h``.
         state_names: buffers of the rule, in its order.
         members: parameters with a gradient.
-        absent: parameters of the group without one.
         like_param: whether the gradients have the dtype of the parameters; else they are read in that of the base.
     """
 
@@ -50,13 +58,10 @@ class CpuExecutor:
         rule_name: str,
         state_names: tuple[str, ...],
         members: Sequence[Member],
-        absent: Sequence[Tensor],
         like_param: bool,
     ) -> None:
-        # A parameter with gaps in memory is stepped in a dense copy, which replaces its values after the kernel.
-        self._targets = [
-            m.param if is_dense(m.param) else torch.empty(m.param.shape, dtype=m.param.dtype) for m in members
-        ]
+        # A parameter that is no plain run of memory is stepped in a copy, which replaces its values after the kernel.
+        self._targets = [m.param if _is_plain(m.param) else empty_dense(m.param, m.param.dtype) for m in members]
         self._staged = [(m.param, t) for m, t in zip(members, self._targets) if t is not m.param]
         self._params = [m.param for m in members]
         self._like_param = like_param
@@ -68,7 +73,6 @@ class CpuExecutor:
             states=[m.state for m in members],
             state_names=state_names,
             indices=[m.index for m in members],
-            absent=list(absent),
             gradient_like_param=like_param,
         )
 
@@ -92,12 +96,17 @@ class CpuExecutor:
                 return False
             if self._like_param and source.dtype != param.dtype:
                 return False
-            relaid = torch.empty_like(self._targets[i], dtype=self._grad_dtype, requires_grad=False)
+            relaid = empty_dense(self._targets[i], self._grad_dtype)
             self._plan.set_gradient(i, is_local, relaid.copy_(source))
         return True
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
         """Step every member under the options of ``group``."""
+        if not correct:
+            for param, target in self._staged:
+                target.copy_(param)
         self._plan.run(group, key, correct, 1.0 if grad_scale is None else grad_scale, torch.get_num_threads())
+        # What autograd has saved of the parameters is out of date, as after any in-place operation.
+        torch.autograd.graph.increment_version(self._targets)
         for param, target in self._staged:
             param.copy_(target)

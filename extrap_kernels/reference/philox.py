@@ -27,7 +27,9 @@ def philox4x32(counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor |
     Returns:
         Four int64 tensors with values in [0, 2**32).
     """
-    c = list(torch.broadcast_tensors(*(torch.as_tensor(word, dtype=torch.int64) for word in counter)))
+    device = next((word.device for word in counter if isinstance(word, Tensor)), torch.device("cpu"))
+    words = (torch.as_tensor(word, dtype=torch.int64, device=device) for word in counter)
+    c = list(torch.broadcast_tensors(*words))
     k0, k1 = key & _MASK32, (key >> 32) & _MASK32
     for _ in range(_ROUNDS):
         # int64 products wrap modulo 2**64, which leaves all 64 bits right.

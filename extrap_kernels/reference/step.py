@@ -78,6 +78,10 @@ def step_parameter(
         grad_scale: what the gradients were multiplied by, or None.
     """
     x = _real(state["base"])
+    if not correct:
+        # x = p where somebody changed the parameter; a narrow one holds only the rounded base iterate elsewhere.
+        held = _real(param).to(x.dtype)
+        x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
     buffers = {name: _real(state[name]) for name in rule.state_names(group)}
     g = _prepared(grad, x, group["maximize"], grad_scale)
     l = g if local is None else _prepared(local, x, group["maximize"], grad_scale)
