@@ -181,15 +181,20 @@ def test_failing_closure_leaves_a_usable_optimizer(backend):
     helpers.assert_same_bits(evaluated_at[2], evaluated_at[0])
 
 
-def test_parameters_changed_between_steps_are_the_base(backend):
+@pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
+def test_parameters_changed_between_steps_are_the_base(backend, dtype):
     """`x = p`: what a user does to the parameters, clipping the weights for example, is where the next step starts."""
-    optimizer = make(backend)
+    optimizer = make(backend, dtype, momentum=0.0)
     helpers.train(optimizer, steps=1)
     with torch.no_grad():
         for p in helpers.parameters_of(optimizer):
-            p.clamp_(-0.1, 0.1)
+            p.copy_(torch.where(p.abs() > 0.5, torch.full_like(p, 0.1), p))
     start = held(optimizer)
     for p in helpers.parameters_of(optimizer):
         p.grad = torch.zeros_like(p)
     optimizer.extrapolate()
     helpers.assert_same_bits(held(optimizer), start)
+    optimizer.step()
+    helpers.assert_same_bits(held(optimizer), start)
+    bases = [optimizer.state[p]["base"].to(dtype) for p in helpers.parameters_of(optimizer)]
+    helpers.assert_same_bits(bases, start)

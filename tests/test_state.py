@@ -242,7 +242,19 @@ def replaced_storage(optimizer, fresh):
             optimizer.state[p][name].data = value
 
 
-@pytest.mark.parametrize("replace", [replaced_buffers, replaced_entries, replaced_state, replaced_storage])
+def replaced_storage_of_one(optimizer, fresh):
+    """As by code that starts the momentum of one layer anew."""
+    param = list(fresh)[-2]
+    replaced_storage(optimizer, {param: fresh[param]})
+    for p, state in fresh.items():
+        if p is not param:
+            state.update(optimizer.state[p])
+
+
+REPLACEMENTS = [replaced_buffers, replaced_entries, replaced_state, replaced_storage, replaced_storage_of_one]
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS)
 def test_replaced_state_is_used(backend, replace):
     optimizer, twin = trained(backend), trained(backend)
     fresh = {
@@ -257,6 +269,14 @@ def test_replaced_state_is_used(backend, replace):
     assert_go_on_alike(optimizer, twin)
     del kept
     assert all(optimizer.state[p]["base"].data_ptr() == state["base"].data_ptr() for p, state in fresh.items())
+
+
+def test_replaced_buffer_may_have_other_strides(backend):
+    optimizer, twin = trained(backend), trained(backend)
+    for p, q in zip(helpers.parameters_of(optimizer), helpers.parameters_of(twin)):
+        optimizer.state[p]["momentum_buffer"] = torch.zeros(p.shape, device=p.device)
+        twin.state[q]["momentum_buffer"].zero_()
+    assert_go_on_alike(optimizer, twin)
 
 
 def test_cleared_state_starts_anew(backend):
