@@ -4,7 +4,7 @@ import helpers
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD, backends
+from extrap_kernels import ExtrapSGD
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "noise_std": 0.05}
 
@@ -378,35 +378,19 @@ NAN, INF = float("nan"), float("inf")
         ({"seed": -1}, "Invalid seed value: -1"),
         ({"seed": 2**64}, f"Invalid seed value: {2**64}"),
         ({"seed": 0.5}, "Invalid seed value: 0.5"),
-        ({"backend": "fpga"}, "Invalid backend value: 'fpga'.*'reference'"),
     ],
     ids=str,
 )
 def test_bad_option_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         ExtrapSGD(PARAMS, **options)
-    if "backend" not in options:
-        with pytest.raises(ValueError, match=message):
-            ExtrapSGD([{"params": PARAMS, **options}])
+    with pytest.raises(ValueError, match=message):
+        ExtrapSGD([{"params": PARAMS, **options}])
 
 
 def test_unknown_option_is_named():
     with pytest.raises(TypeError, match="'extrapolations'"):
         ExtrapSGD(PARAMS, extrapolations=None)
-
-
-@pytest.mark.parametrize("name", [name for name in backends.NAMES if name not in ("auto", *helpers.BACKENDS)])
-def test_missing_backend_says_why(name):
-    with pytest.raises(RuntimeError, match=f"backend '{name}' is not available: .+"):
-        ExtrapSGD(PARAMS, backend=name)
-
-
-def test_auto_takes_the_fast_backend():
-    """Whose Gaussian noise is told from the reference's by its last bits."""
-    optimizers = [ExtrapSGD(helpers.zoo("cpu"), noise="gaussian", noise_std=1.0, backend=b) for b in ("auto", "cpu")]
-    for optimizer in optimizers:
-        helpers.train(optimizer, steps=1)
-    helpers.assert_same_bits(*map(helpers.snapshot, optimizers))
 
 
 @pytest.mark.parametrize("options", [{"foreach": True}, {"fused": True}, {"foreach": True, "fused": True}], ids=str)

@@ -1,0 +1,64 @@
+"""Which backend is taken, and what is said where one is not there."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from extrap_kernels import ExtrapSGD, backends
+from extrap_kernels.__main__ import main
+
+MISSING = [name for name in backends.NAMES if name != "auto" and backends.missing_reason(name) is not None]
+
+
+def one_parameter():
+    return [torch.nn.Parameter(torch.ones(2))]
+
+
+def test_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="Invalid backend value: 'fpga'.*'reference'"):
+        ExtrapSGD(one_parameter(), backend="fpga")
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_backend_says_why(name):
+    with pytest.raises(RuntimeError, match=f"backend '{name}' is not available: .+"):
+        ExtrapSGD(one_parameter(), backend=name)
+
+
+def test_auto_takes_the_fast_backend():
+    assert backends.resolve("auto", torch.device("cpu")) == "cpu"
+
+
+WITHOUT_NATIVE_MODULE = """
+import sys
+
+sys.modules["extrap_kernels._C"] = None  # importing it raises ImportError
+import torch
+from extrap_kernels import ExtrapSGD
+
+param = torch.nn.Parameter(torch.ones(2))
+param.grad = torch.ones(2)
+ExtrapSGD([param], lr=0.25).step()
+assert (param == 0.5).all()
+try:
+    ExtrapSGD([param], backend="cpu")
+except RuntimeError as error:
+    assert "extrap_kernels._C cannot be imported" in str(error) and "backend='reference'" in str(error)
+else:
+    raise AssertionError("no error for a backend that is not there")
+"""
+
+
+def test_without_native_module():
+    subprocess.run([sys.executable, "-c", WITHOUT_NATIVE_MODULE], check=True)
+
+
+def test_info_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["extrap_kernels", "info"])
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    for name in backends.NAMES[1:]:
+        (line,) = (line for line in lines if line.split()[0] == name)
+        assert ("not available: " in line) == (name in MISSING)
