@@ -1,0 +1,60 @@
+"""PyTorch Lightning: the callback that evaluates and saves the base iterate."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from extrap_kernels.optimizer import ExtrapOptimizer
+
+# Two copies of one code base; a Trainer takes the callbacks of its own, so ours is a callback of each that is there.
+_PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
+_bases = [import_module(module).Callback for package, module in _PACKAGES.items() if find_spec(package)]
+if not _bases:
+    raise ImportError("extrap_kernels.integrations.lightning needs PyTorch Lightning; pip install lightning")
+
+
+class ExtrapolationCallback(*_bases):  # type: ignore[misc]
+    """Puts the base iterate ``x`` into the model for validation, test, prediction and saving.
+
+    It returns to the extrapolated point at the start of the next training batch, so that training goes on bit for
+    bit, also when resumed from a checkpoint. After ``fit`` the model holds ``x``. Optimizers of other packages are left
+    alone::
+
+        Trainer(callbacks=[ExtrapolationCallback()])
+
+    The state dict of the module holds ``x`` whoever asks for it; asked for between the start of a training batch and
+    ``optimizer.step()``, it makes that step raise.
+    """
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Have the module switch to the base iterate before its state dict is taken.
+
+        ``on_save_checkpoint`` would come too late for that, and not at all for checkpoints of the weights only.
+        """
+        self._hook = pl_module.register_state_dict_pre_hook(lambda *_: self.on_validation_start(trainer, pl_module))
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Undo :meth:`setup`."""
+        self._hook.remove()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Return to the extrapolated point."""
+        for optimizer in _optimizers(trainer):
+            optimizer.train()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Switch to the base iterate."""
+        for optimizer in _optimizers(trainer):
+            optimizer.eval()
+
+    on_test_start = on_predict_start = on_train_end = on_validation_start
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Switch to the base iterate: the model is left as it is after an orderly end."""
+        self.on_validation_start(trainer, pl_module)
+
+
+def _optimizers(trainer: Any) -> list[ExtrapOptimizer]:
+    return [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, ExtrapOptimizer)]

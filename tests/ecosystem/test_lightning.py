@@ -1,0 +1,202 @@
+"""PyTorch Lightning with our callback: evaluates and saves the base iterate, and resumes bit for bit."""
+
+import contextlib
+import importlib
+
+import helpers
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from extrap_kernels import ExtrapSGD
+
+PACKAGES = {
+    name: pytest.importorskip(name, reason="lightning is in the extra test-ecosystem")
+    for name in ("lightning.pytorch", "pytorch_lightning")
+}
+from extrap_kernels.integrations.lightning import ExtrapolationCallback  # noqa: E402
+
+# Lightning's advice on data loading, and its use of deprecated parts of torch.
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+BATCHES = 4
+
+
+@pytest.fixture(params=PACKAGES)
+def pl(request):
+    return PACKAGES[request.param]
+
+
+def module(pl):
+    """A module that notes what its parameters hold in training and evaluation."""
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
+            self.events = []
+
+        def loss(self, batch):
+            x, y = batch
+            return mse_loss(self.net(x), y)
+
+        def training_step(self, batch, batch_idx):
+            self.note("train")
+            return self.loss(batch)
+
+        def validation_step(self, batch, batch_idx):
+            self.note("validate")
+            self.log("val_loss", self.loss(batch))
+
+        def test_step(self, batch, batch_idx):
+            self.note("test")
+
+        def predict_step(self, batch, batch_idx):
+            self.note("predict")
+
+        def note(self, stage):
+            held = [p.detach().clone() for p in self.parameters()]
+            optimizers = self.trainer.optimizers
+            base = rounded_base(self) if optimizers and optimizers[0].state else None
+            self.events.append((stage, held, base))
+
+        def configure_optimizers(self):
+            optimizer = ExtrapSGD(self.parameters(), lr=0.1, momentum=0.9, noise="gaussian")
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    return Module()
+
+
+def rounded_base(model):
+    state = model.trainer.optimizers[0].state
+    return [state[p]["base"].to(p.dtype, copy=True) for p in model.parameters()]
+
+
+def loader():
+    """The same batch again and again: resumed in mid-epoch, Lightning starts a plain loader anew."""
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).repeat(BATCHES, 1)
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
+
+
+def trainer(pl, folder, *, epochs=2, checkpoint=None, **options):
+    callbacks = [ExtrapolationCallback()]
+    if checkpoint:
+        # Asked for first: Lightning itself moves it behind the others.
+        callbacks.insert(0, pl.callbacks.ModelCheckpoint(dirpath=folder, save_top_k=-1, **checkpoint))
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=checkpoint is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def load(path):
+    checkpoint = torch.load(path, weights_only=True)
+    base = [state["base"] for state in checkpoint.get("optimizer_states", [{"state": {}}])[0]["state"].values()]
+    return checkpoint, list(checkpoint["state_dict"].values()), base
+
+
+def test_evaluation_is_at_the_base_iterate_and_training_is_not(pl, tmp_path):
+    model, data = module(pl), loader()
+    run = trainer(pl, tmp_path, val_check_interval=2)
+    run.fit(model, data, data)
+    run.validate(model, data, verbose=False)
+    run.test(model, data, verbose=False)
+    run.predict(model, data)
+    # Before the first step, in the sanity check and the first batch, there is no other point than x.
+    seen = [event for event in model.events if event[2] is not None]
+    for stage, held, base in seen:
+        assert torch.equal(held[0], base[0]) == (stage != "train"), stage
+    assert {stage for stage, _, _ in seen} == {"train", "validate", "test", "predict"}
+    helpers.assert_same_bits(list(model.parameters()), rounded_base(model))
+
+
+def test_evaluation_changes_no_step(pl, tmp_path):
+    results = []
+    for interval in (1, 3):
+        model, data = module(pl), loader()
+        model.net[1].p = 0.0  # iterating over any DataLoader draws from torch's generator, which dropout uses as well
+        run = trainer(pl, tmp_path, val_check_interval=interval, num_sanity_val_steps=0)
+        run.fit(model, data, data)
+        run.optimizers[0].train()
+        results.append(helpers.snapshot(run.optimizers[0]))
+    helpers.assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("when", [{"every_n_train_steps": 3}, {"every_n_epochs": 1}, {"monitor": "val_loss"}], ids=str)
+def test_checkpoints_hold_the_base_iterate(pl, tmp_path, when):
+    data = loader()
+    trainer(pl, tmp_path, checkpoint=when).fit(module(pl), data, data if "monitor" in when else None)
+    paths = list(tmp_path.glob("*.ckpt"))
+    assert len(paths) == 2
+    for path in paths:
+        checkpoint, weights, base = load(path)
+        assert not checkpoint["optimizer_states"][0]["param_groups"][0]["train_mode"]
+        helpers.assert_same_bits(weights, base)
+
+
+def test_checkpoints_of_weights_alone_hold_the_base_iterate(pl, tmp_path):
+    full, weights = tmp_path / "full", tmp_path / "weights"
+    for folder in (full, weights):
+        checkpoint = {"every_n_train_steps": 3, "save_weights_only": folder == weights}
+        trainer(pl, folder, checkpoint=checkpoint).fit(module(pl), loader())
+    for path in full.glob("*.ckpt"):
+        helpers.assert_same_bits(load(weights / path.name)[1], load(path)[2])
+
+
+def test_saving_by_hand(pl, tmp_path):
+    model, run = module(pl), trainer(pl, tmp_path)
+    run.fit(model, loader())
+    run.save_checkpoint(tmp_path / "by-hand.ckpt")
+    _, weights, base = load(tmp_path / "by-hand.ckpt")
+    helpers.assert_same_bits(weights, base)
+    assert not model._state_dict_pre_hooks
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+@pytest.mark.parametrize("step", [3, 4])
+def test_resumes_bit_for_bit(pl, tmp_path, precision, step):
+    checkpoint = {"every_n_train_steps": step, "filename": "{step}"}
+    results = []
+    for path in (None, tmp_path / f"step={step}.ckpt"):
+        model = module(pl)
+        # The checkpoint holds no state of torch's generators.
+        model.net[1].p = 0.0
+        run = trainer(pl, tmp_path, precision=precision, checkpoint=checkpoint)
+        run.fit(model, loader(), ckpt_path=path)
+        assert run.global_step == 2 * BATCHES
+        run.optimizers[0].train()
+        results.append(helpers.snapshot(run.optimizers[0]))
+    helpers.assert_same_bits(*results)
+
+
+def test_an_interrupted_run_leaves_the_base_iterate(pl, tmp_path):
+    model = module(pl)
+    model.on_before_zero_grad = lambda _: (_ for _ in ()).throw(ZeroDivisionError) if len(model.events) == 3 else None
+    run = trainer(pl, tmp_path)
+    with contextlib.suppress(ZeroDivisionError):
+        run.fit(model, loader())
+    assert len(model.events) == 3
+    helpers.assert_same_bits(list(model.parameters()), rounded_base(model))
+
+
+def test_other_optimizers_are_left_alone(pl, tmp_path):
+    model = module(pl)
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer(pl, tmp_path).fit(model, loader(), loader())
+
+
+def test_missing_lightning_is_named(monkeypatch):
+    name = "extrap_kernels.integrations.lightning"
+    source = importlib.util.find_spec(name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install lightning"):
+        source.loader.exec_module(importlib.util.module_from_spec(source))

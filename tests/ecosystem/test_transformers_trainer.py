@@ -1,0 +1,160 @@
+"""Hugging Face Trainer: evaluates and saves the base iterate, and resumes bit for bit."""
+
+import helpers
+import pytest
+import torch
+
+from extrap_kernels import ExtrapSGD
+
+transformers = pytest.importorskip("transformers", reason="transformers is in the extra test-ecosystem")
+pytest.importorskip("accelerate", reason="accelerate is in the extra test-ecosystem")
+load_file = pytest.importorskip("safetensors.torch", reason="safetensors comes with transformers").load_file
+
+from extrap_kernels.integrations.transformers import ExtrapolationCallback  # noqa: E402
+
+STEPS = 6
+
+
+class Recorder(transformers.TrainerCallback):
+    """Which point the parameters hold when a gradient is taken and when the model is evaluated."""
+
+    def __init__(self):
+        self.written = None
+        self.events = []
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.written = [p.detach().clone() for p in model.parameters()]
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if self.written is not None:
+            helpers.assert_same_bits(list(model.parameters()), self.written)
+        self.events.append("train")
+
+    def on_prediction_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+        helpers.assert_same_bits(list(model.parameters()), bases(model, optimizer))
+        assert not torch.equal(next(model.parameters()), self.written[0])
+        self.events.append("eval")
+
+
+def bases(model, optimizer):
+    return [optimizer.state[p]["base"].to(p.dtype) for p in model.parameters()]
+
+
+def build(folder, callbacks=(), dtype=torch.float32, dropout=0.1, **arguments):
+    torch.manual_seed(0)
+    drop = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+    config = transformers.GPT2Config(vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2, **drop)
+    model = transformers.GPT2LMHeadModel(config).to(dtype)
+    optimizer = ExtrapSGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, noise="gaussian")
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    tokens = torch.randint(32, (16, 8), generator=torch.Generator().manual_seed(1))
+    arguments = {
+        "output_dir": str(folder),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 4,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "logging_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+        **arguments,
+    }
+    data = [{"input_ids": row, "labels": row} for row in tokens]
+    return transformers.Trainer(
+        model,
+        transformers.TrainingArguments(**arguments),
+        train_dataset=data,
+        eval_dataset=data[:4],
+        optimizers=(optimizer, scheduler),
+        callbacks=list(callbacks),
+    )
+
+
+def optimizer_of(trainer):
+    """Trainer wraps the optimizer in Accelerate's."""
+    return getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+
+
+def saved(folder, step):
+    """The model and the optimizer state of a checkpoint."""
+    folder = folder / f"checkpoint-{step}"
+    return load_file(folder / "model.safetensors"), torch.load(folder / "optimizer.pt", weights_only=True)
+
+
+def holds_base(folder, step):
+    """Whether the checkpoint's embedding, the first parameter, is the base iterate."""
+    model, optimizer = saved(folder, step)
+    return torch.equal(model["transformer.wte.weight"], optimizer["state"][0]["base"].to(torch.float32))
+
+
+def test_evaluation_is_at_the_base_iterate_and_training_is_not(tmp_path):
+    recorder = Recorder()
+    trainer = build(tmp_path, [recorder], eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    assert recorder.events == ["train", "train", "eval"] * 3
+    trainer.predict(trainer.eval_dataset)
+    assert recorder.events[-1] == "eval"
+
+
+def test_evaluation_changes_no_step(tmp_path):
+    results = []
+    # No dropout: iterating over any DataLoader draws from torch's generator, which dropout uses as well.
+    for arguments in ({"eval_strategy": "steps", "eval_steps": 1}, {}):
+        trainer = build(tmp_path, dropout=0.0, **arguments)
+        trainer.train()
+        optimizer_of(trainer).train()
+        results.append(helpers.snapshot(optimizer_of(trainer)))
+    helpers.assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_checkpoints_hold_the_base_iterate(tmp_path, strategy):
+    trainer = build(tmp_path, [ExtrapolationCallback()], save_strategy=strategy)
+    trainer.train()
+    steps = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoint-*"))
+    assert steps == ([3, 6] if strategy == "steps" else [4, 6])
+    assert all(holds_base(tmp_path, step) for step in steps)
+    trainer.save_model(str(tmp_path / "final"))
+    base = bases(trainer.model, optimizer_of(trainer))
+    helpers.assert_same_bits(load_file(tmp_path / "final" / "model.safetensors")["transformer.wte.weight"], base[0])
+
+
+def test_trainer_alone_saves_what_it_last_used(tmp_path):
+    """Why there is a callback; once this fails, Trainer calls optimizer.eval() before it saves, and it can go."""
+    build(tmp_path, eval_strategy="steps", eval_steps=6).train()
+    assert not holds_base(tmp_path, 3)
+    assert holds_base(tmp_path, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+@pytest.mark.parametrize("callbacks", [(), (ExtrapolationCallback(),)], ids=["train_mode", "eval_mode"])
+def test_resumes_bit_for_bit(tmp_path, callbacks, dtype):
+    whole = build(tmp_path, callbacks, dtype)
+    whole.train()
+    resumed = build(tmp_path / "resumed", callbacks, dtype)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.state.global_step == STEPS
+    for trainer in (whole, resumed):
+        optimizer_of(trainer).train()
+    helpers.assert_same_bits(*(helpers.snapshot(optimizer_of(t)) for t in (resumed, whole)))
+
+
+def test_best_model_stays_in_place(tmp_path):
+    """Evaluating after load_best_model_at_end must not put the last iterate over the best."""
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3, "metric_for_best_model": "n"}
+    trainer = build(tmp_path, [ExtrapolationCallback()], **best)
+    scores = iter((1.0, 0.0, 0.0))
+    trainer.compute_metrics = lambda _: {"n": next(scores)}
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-3")
+    expected = saved(tmp_path, 3)[0]["transformer.wte.weight"]
+    trainer.evaluate()
+    helpers.assert_same_bits(trainer.model.transformer.wte.weight, expected)
+
+
+def test_gradient_accumulation(tmp_path):
+    recorder = Recorder()
+    trainer = build(tmp_path, [recorder], gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=3)
+    trainer.train()
+    assert recorder.events == ["train"] * 3 + ["eval"] + ["train"] * 3 + ["eval"]
