@@ -18,7 +18,8 @@ setup: $(BUILT)
 # C++ edits only an incremental build.
 $(DEPS): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) $(TRITON) -e '.[dev]'
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) $(TRITON) -e '.[dev,test-ecosystem]'
+	$(PY) -m pip install --no-deps timm
 	touch $@
 
 $(BUILT): $(DEPS) setup.py CMakeLists.txt $(CPP)
