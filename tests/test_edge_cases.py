@@ -1,5 +1,8 @@
 """Gradients, layouts and calls out of the ordinary."""
 
+import subprocess
+import sys
+
 import helpers
 import pytest
 import torch
@@ -274,6 +277,20 @@ def test_lazily_conjugated_parameter(backend):
     values = helpers.random_like(torch.empty(5, dtype=torch.complex64, device=helpers.DEVICES[backend]), 0)
     param, twin = torch.nn.Parameter(values.conj()), torch.nn.Parameter(values.conj().resolve_conj())
     same_run(backend, [param], [twin], lambda v: v)
+
+
+def test_any_number_of_dimensions(backend):
+    """In a process of its own, which an overrun array would kill."""
+    program = f"""
+import torch
+from extrap_kernels import ExtrapSGD
+
+param = torch.nn.Parameter(torch.ones([1] * 99 + [2]))
+param.grad = torch.ones_like(param)
+ExtrapSGD([param], lr=0.25, backend={backend!r}).step()
+assert (param == 0.5).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_overlapping_parameter_is_refused(backend):
