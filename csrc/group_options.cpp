@@ -24,6 +24,14 @@ void read(const py::dict& group, const char* name, bool& out) {
   if (PyObject* value = option(group, name)) out = PyObject_IsTrue(value) == 1;
 }
 
+void read(const py::dict& group, const char* name, double& first, double& second) {
+  PyObject* value = option(group, name);
+  if (!value) return;
+  const auto pair = py::reinterpret_borrow<py::sequence>(value);
+  first = py::float_(pair[0]);
+  second = py::float_(pair[1]);
+}
+
 template <class Choice>
 struct Named {
   const char* name;
@@ -64,6 +72,9 @@ StepConfig read_group_options(const py::dict& group) {
   read(group, "weight_decay", c.weight_decay);
   read(group, "momentum", c.momentum);
   read(group, "dampening", c.dampening);
+  read(group, "betas", c.beta1, c.beta2);
+  read(group, "eps", c.eps);
+  read(group, "trust_coefficient", c.trust_coefficient);
   read(group, "noise_std", c.noise_std);
   read(group, "nesterov", c.nesterov);
   read(group, "maximize", c.maximize);

@@ -45,7 +45,7 @@ Plan::Plan(std::string rule, py::list params, py::list targets, py::list states,
     throw std::invalid_argument("params, targets, states and indices must have the same length");
   for (size_t i = 0; i < params_.size(); ++i) add(i, indices[i]);
   const int buffers = static_cast<int>(state_names_.size());
-  if (!cpu::selected_kernels().step(rule_.c_str(), buffers, dtype_, gradient_like_param_))
+  if (!cpu::selected_kernels().rule(rule_.c_str(), buffers, dtype_, gradient_like_param_).step)
     throw std::invalid_argument("there is no rule '" + rule_ + "' with " + std::to_string(buffers) + " buffers");
 }
 
@@ -58,6 +58,8 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
       view.device_type != target.device_type || !has_layout(view, target.ndim, target.shape, target.strides))
     reject("state '" + name + "' has another shape, stride, device or dtype than the parameter asks for",
            members_.size());
+  // Should the tensor be given another storage, the old one must outlive the pointer to it.
+  held_storage_.push_back(py::handle(tensor).attr("untyped_storage")());
   return view.data;
 }
 
@@ -184,21 +186,35 @@ void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
   }
   if (!needed) return;
   const CpuKernels& kernels = cpu::selected_kernels();
-  cpu::measure_rms(kernels.square_sum(dtype_), bytes_of(arithmetic(dtype_)), entries_, chunks_, rms_, threads);
+  cpu::measure_rms(kernels.square_sum(arithmetic(dtype_)), bytes_of(arithmetic(dtype_)), entries_, chunks_, rms_, threads);
 }
 
-void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_scale, int threads) {
+double Plan::gradient_square_sum(int threads) const {
+  const DType dtype = gradient_like_param_ ? dtype_ : arithmetic(dtype_);
+  const py::gil_scoped_release release;
+  double sum = 0;
+  for (double of_tensor : cpu::gradient_square_sums(cpu::selected_kernels().square_sum(dtype), bytes_of(dtype),
+                                                    entries_, chunks_, threads))
+    sum += of_tensor;
+  return sum;
+}
+
+void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, int threads) {
   StepConfig config = read_group_options(group);
   config.key = key;
   config.correct = correct;
   config.grad_scale = grad_scale;
-  const StepKernel kernel =
-      cpu::selected_kernels().step(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
+  config.clip = clip;
+  const CpuKernels& kernels = cpu::selected_kernels();
+  const RuleKernels rule =
+      kernels.rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
+  const DType base = arithmetic(dtype_);
   {
     const py::gil_scoped_release release;
     advance_steps(correct);
     prepare_rms(config.noise, config.noise_scale, threads);
-    cpu::step(kernel, config, entries_, chunks_, parameter_bytes_ >= cpu::kStreamingBytes, threads);
+    cpu::set_trust(rule, kernels.square_sum(base), bytes_of(base), config, entries_, chunks_, threads);
+    cpu::step(rule.step, config, entries_, chunks_, parameter_bytes_ >= cpu::kStreamingBytes, threads);
   }
   held_gradients_.clear();
 }

@@ -32,7 +32,10 @@ class Plan {
   void set_gradient(size_t i, bool is_local, py::object gradient);
 
   // One step of all tensors under the options of a param group.
-  void run(const py::dict& group, uint64_t key, bool correct, double grad_scale, int threads);
+  void run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, int threads);
+
+  // Of the gradients as they are: neither unscaled nor clipped.
+  double gradient_square_sum(int threads) const;
 
   size_t chunk_count() const { return chunks_.size(); }
 
@@ -62,6 +65,7 @@ class Plan {
   std::vector<TensorEntry> entries_;
   std::vector<Chunk> chunks_;
   std::vector<double> rms_;
+  std::vector<py::object> held_storage_;
   std::vector<py::object> held_gradients_;  // copies made for this step
   std::vector<int64_t> dims_;
   int64_t parameter_bytes_ = 0;

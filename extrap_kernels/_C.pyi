@@ -30,8 +30,13 @@ class Plan:
         """
 
     def set_gradient(self, i: int, is_local: bool, gradient: Tensor) -> None: ...
-    def run(self, group: Mapping[str, Any], key: int, correct: bool, grad_scale: float, threads: int) -> None:
+    def run(
+        self, group: Mapping[str, Any], key: int, correct: bool, grad_scale: float, clip: float, threads: int
+    ) -> None:
         """One step of all tensors under the options of a param group."""
+
+    def gradient_square_sum(self, threads: int) -> float:
+        """Sum of squares of the gradients as they are: neither unscaled nor clipped."""
 
     @property
     def chunk_count(self) -> int: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -16,8 +17,20 @@ from extrap_kernels.layout import empty_state, has_state_layout, overlaps
 Closure = Callable[[], Union[float, Tensor]]
 
 
+def _clip_coefficient(norm: float, max_norm: Optional[float]) -> float:
+    """Return the factor of ``torch.nn.utils.clip_grad_norm_``; not a number where the norm is none."""
+    if max_norm is None:
+        return 1.0
+    coefficient = max_norm / (norm + 1e-6)
+    return 1.0 if coefficient > 1.0 else coefficient
+
+
 class ExtrapOptimizer(torch.optim.Optimizer):
     """Base class: a subclass names its rule and its own options.
+
+    What the parameters hold between steps is the extrapolated point: to change a parameter by hand, change its
+    ``state[p]["base"]``. State tensors may be changed in place or exchanged; one that is given another storage by
+    ``.data =`` is noticed only if the first parameter's state was given one, too.
 
     Attributes:
         backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
@@ -26,6 +39,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
             workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
             and clear it.
+        grad_norm: norm of all gradients, unscaled and before clipping, in the last step; None while ``max_grad_norm``
+            is None.
     """
 
     rule: ModuleType
@@ -40,6 +55,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.backend = backend
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
+        self.grad_norm: Optional[float] = None
         self._forget_plans()
         super().__init__(params, {**defaults, "train_mode": True})
 
@@ -49,7 +65,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         options.check_learning_rate(group["lr"])
         if not group["weight_decay"] >= 0.0:
             raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
-        if group["differentiable"]:
+        if group.get("differentiable"):
             raise ValueError("Invalid differentiable value: True; this optimizer writes its state in place")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -151,13 +167,23 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         stale = [i for i in groups if not self._is_fresh(i)]
         if stale:
             self._plan(stale)
-        scale = None if grad_scale is None else float(grad_scale)
+        scale = 1.0 if grad_scale is None else float(grad_scale)
         rank = self._noise_rank()
+        norm = self._gradient_norm(scale)
         for i in groups:
             group = self.param_groups[i]
             key = (group["seed"] + rank) % 2**64
+            clip = _clip_coefficient(norm, group["max_grad_norm"])
             for executor in self._plans[i].executors:
-                executor.run(group, key=key, correct=correct, grad_scale=scale)
+                executor.run(group, key=key, correct=correct, grad_scale=scale, clip=clip)
+
+    def _gradient_norm(self, scale: float) -> float:
+        """Return the norm of all unscaled gradients, also in ``grad_norm``; 0 where no group wants it."""
+        if all(group["max_grad_norm"] is None for group in self.param_groups):
+            return 0.0
+        executors = (executor for plan in self._plans.values() for executor in plan.executors)
+        self.grad_norm = math.sqrt(sum(executor.gradient_square_sum() for executor in executors)) / scale
+        return self.grad_norm
 
     def _plan(self, groups: Iterable[int]) -> None:
         for i in groups:
@@ -270,6 +296,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("backend", "auto")
         self.__dict__.setdefault("rank", None)
         self.__dict__.setdefault("local_gradients", {})
+        self.__dict__.setdefault("grad_norm", None)
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():

@@ -30,6 +30,8 @@ class ExtrapolationOptions(TypedDict, total=False):
             along dim 0 (Li et al. 2018), none for tensors of fewer than 2 dims; ``"gradient"``: absolute value of
             the worker's gradient, element by element (Haruki et al. 2019).
         seed: seed of the noise, in [0, 2**64) (default: 0); each rank adds its own number.
+        max_grad_norm: gradients are scaled down where the norm of those of all groups exceeds it, as by
+            ``torch.nn.utils.clip_grad_norm_``, for one more read of the gradients (default: None, no clipping).
     """
 
     extrapolation: Optional[Extrapolation]
@@ -39,6 +41,7 @@ class ExtrapolationOptions(TypedDict, total=False):
     noise_std: float
     noise_scale: NoiseScale
     seed: int
+    max_grad_norm: Optional[float]
 
 
 DEFAULTS: ExtrapolationOptions = {
@@ -49,6 +52,7 @@ DEFAULTS: ExtrapolationOptions = {
     "noise_std": 0.01,
     "noise_scale": "absolute",
     "seed": 0,
+    "max_grad_norm": None,
 }
 
 _CHOICES: dict[str, tuple[Optional[str], ...]] = {
@@ -78,6 +82,25 @@ def check_learning_rate(lr: float | Tensor) -> None:
         raise ValueError(f"Invalid learning rate: {lr}")
 
 
+def check_momentum(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of SGD's momentum that cannot be carried out."""
+    if not group["momentum"] >= 0.0:
+        raise ValueError(f"Invalid momentum value: {group['momentum']}")
+    if not math.isfinite(group["dampening"]):
+        raise ValueError(f"Invalid dampening value: {group['dampening']}")
+    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+
+
+def check_moments(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of Adam's moments that cannot be carried out."""
+    if not group["eps"] >= 0.0:
+        raise ValueError(f"Invalid epsilon value: {group['eps']}")
+    for i, beta in enumerate(group["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+
+
 def check(group: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the option, its value and what is allowed, for options that cannot be carried out."""
     for name, allowed in _CHOICES.items():
@@ -91,6 +114,8 @@ def check(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Invalid extrap_lr value: a tensor of {extrap_lr.numel()} elements; it must have one")
     if extrap_lr is not None and not 0.0 <= float(extrap_lr) < math.inf:
         raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None, or finite and not negative")
+    if group["max_grad_norm"] is not None and not float(group["max_grad_norm"]) > 0.0:
+        raise ValueError(f"Invalid max_grad_norm value: {group['max_grad_norm']}; it must be None or positive")
     seed = group["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
@@ -84,9 +83,4 @@ class ExtrapSGD(ExtrapOptimizer):
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
         super().check_group(group)
-        if not group["momentum"] >= 0.0:
-            raise ValueError(f"Invalid momentum value: {group['momentum']}")
-        if not math.isfinite(group["dampening"]):
-            raise ValueError(f"Invalid dampening value: {group['dampening']}")
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        options.check_momentum(group)

@@ -12,32 +12,41 @@ namespace extrap {
 // The options of a launch in the precision of the arithmetic. A: float or double.
 template <class A>
 struct StepConstants {
-  A lr, extrap_lr, decay, shrink, noise_std, grad_scale;
+  A lr, extrap_lr, decay, shrink, noise_std, grad_scale, clip;
   Extrapolation extrapolation;
-  bool scaled, maximize, coupled, decoupled, gradient_noise;
+  bool scaled, clipped, maximize, coupled, decoupled, gradient_noise;
 
-  EXTRAP_HD explicit StepConstants(const StepConfig& c)
+  // own_decay: the rule does the weight decay itself.
+  EXTRAP_HD StepConstants(const StepConfig& c, bool own_decay)
       : lr(static_cast<A>(c.lr)),
         extrap_lr(static_cast<A>(c.extrap_lr)),
         decay(static_cast<A>(c.weight_decay)),
         shrink(static_cast<A>(1.0 - c.lr * c.weight_decay)),
         noise_std(static_cast<A>(c.noise_std)),
         grad_scale(static_cast<A>(c.grad_scale)),
+        clip(static_cast<A>(c.clip)),
         extrapolation(c.extrapolation),
         scaled(c.grad_scale != 1),
+        clipped(c.clip != 1),
         maximize(c.maximize),
-        coupled(c.weight_decay != 0 && !c.decoupled_weight_decay),
-        decoupled(c.weight_decay != 0 && c.decoupled_weight_decay),
+        coupled(c.weight_decay != 0 && !own_decay && !c.decoupled_weight_decay),
+        decoupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay),
         gradient_noise(c.noise != Noise::none && c.noise_scale == NoiseScale::gradient) {}
 };
 
-// The gradient as the rule sees it. V: A, or a vector of A.
+// The gradient of the loss itself. V: A, or a vector of A.
+template <class V, class A>
+EXTRAP_HD V unscaled_gradient(const StepConstants<A>& c, V g) {
+  if (c.scaled) g = g / c.grad_scale;
+  if (c.clipped) g = g * c.clip;
+  return c.maximize ? -g : g;
+}
+
+// The gradient as the rule sees it.
 template <class V, class A>
 EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
-  if (c.scaled) g = g / c.grad_scale;
-  if (c.maximize) g = -g;
-  if (c.coupled) g = g + x * c.decay;
-  return g;
+  g = unscaled_gradient(c, g);
+  return c.coupled ? g + x * c.decay : g;
 }
 
 // x = p where somebody changed the parameter since the last step; elsewhere the base iterate, of which a narrow
@@ -52,7 +61,7 @@ EXTRAP_HD V adopted_base(V x, V rounded, V param) {
 template <class Rule, class V, class A>
 EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
   V u, z;
-  rule.direction(g, l, buffers, u, z);
+  rule.direction(g, l, x, buffers, u, z);
   if (c.decoupled) x = x * c.shrink;
   x = x - u * c.lr;
   if (c.extrapolation == Extrapolation::past_gradient) return x - z * c.extrap_lr;

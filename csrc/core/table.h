@@ -20,6 +20,7 @@ struct TensorEntry {
   const double* rms;   // of x before the step, one for each row of the noise scale; null where there is none
   int64_t row_stride;  // element i in memory lies in row (i / row_stride) % rows
   int64_t rows;
+  double trust;    // of rules that scale by norms; 1 for all others
   uint32_t index;  // position in the optimizer
 };
 

@@ -57,11 +57,27 @@ int useful_threads(const std::vector<TensorEntry>& tensors, int threads) {
   return static_cast<int>(std::min<int64_t>(threads, total / kElementsPerThread + 1));
 }
 
+// The sum of value(chunk) over the chunks of each tensor, in their order whatever the number of threads.
+template <class Value>
+std::vector<double> sums_by_tensor(const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
+                                   int threads, const Value& value) {
+  std::vector<double> partial(chunks.size()), sums(tensors.size());
+  parallel_for(static_cast<int64_t>(chunks.size()), useful_threads(tensors, threads), [&](int64_t i) {
+    const Chunk& chunk = chunks[static_cast<size_t>(i)];
+    partial[static_cast<size_t>(i)] = value(tensors[static_cast<size_t>(chunk.tensor)], chunk);
+  });
+  for (size_t i = 0; i < chunks.size(); ++i) sums[static_cast<size_t>(chunks[i].tensor)] += partial[i];
+  return sums;
+}
+
+const void* at(const void* buffer, int64_t element, size_t element_size) {
+  return static_cast<const char*>(buffer) + static_cast<size_t>(element) * element_size;
+}
+
 double row_square_sum(SquareSumKernel kernel, size_t element_size, const TensorEntry& t, int64_t row) {
-  const char* x = static_cast<const char*>(t.base);
   double sum = 0;
   for (int64_t i = row * t.row_stride; i < t.numel; i += t.rows * t.row_stride)
-    sum += kernel(x + static_cast<size_t>(i) * element_size, t.row_stride);
+    sum += kernel(at(t.base, i, element_size), t.row_stride);
   return sum;
 }
 
@@ -94,26 +110,42 @@ void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorE
   });
 }
 
+std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_size,
+                                         const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
+                                         int threads) {
+  return sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+    return kernel(at(t.gradient, chunk.begin, element_size), chunk.count);
+  });
+}
+
+void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
+               std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads) {
+  for (TensorEntry& t : tensors) t.trust = 1;
+  if (!rule.norm) return;
+  const auto x = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+    return base_kernel(at(t.base, chunk.begin, element_size), chunk.count);
+  });
+  const auto scaled = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+    return rule.norm(config, t, chunk.begin, chunk.count);
+  });
+  for (size_t i = 0; i < tensors.size(); ++i)
+    tensors[i].trust = rule.trust(config, std::sqrt(x[i]), std::sqrt(scaled[i]));
+}
+
 void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
                  const std::vector<Chunk>& chunks, std::vector<double>& rms, int threads) {
-  threads = useful_threads(tensors, threads);
-  std::vector<double> partial(chunks.size());
-  parallel_for(static_cast<int64_t>(chunks.size()), threads, [&](int64_t i) {
-    const Chunk& chunk = chunks[static_cast<size_t>(i)];
-    const TensorEntry& t = tensors[static_cast<size_t>(chunk.tensor)];
-    if (t.rms && t.rows == 1)
-      partial[static_cast<size_t>(i)] =
-          kernel(static_cast<const char*>(t.base) + static_cast<size_t>(chunk.begin) * element_size, chunk.count);
+  const auto sums = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+    return t.rms && t.rows == 1 ? kernel(at(t.base, chunk.begin, element_size), chunk.count) : 0.0;
   });
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const TensorEntry& t = tensors[static_cast<size_t>(chunks[i].tensor)];
-    if (t.rms && t.rows == 1) rms[static_cast<size_t>(t.rms - rms.data())] += partial[i];
-  }
-  for (const TensorEntry& t : tensors) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorEntry& t = tensors[i];
     if (!t.rms) continue;
     double* out = rms.data() + (t.rms - rms.data());
-    if (t.rows > 1)
-      parallel_for(t.rows, threads, [&](int64_t row) { out[row] = row_square_sum(kernel, element_size, t, row); });
+    if (t.rows == 1)
+      out[0] = sums[i];
+    else
+      parallel_for(t.rows, useful_threads(tensors, threads),
+                   [&](int64_t row) { out[row] = row_square_sum(kernel, element_size, t, row); });
     for (int64_t row = 0; row < t.rows; ++row)
       out[row] = std::sqrt(out[row] / (static_cast<double>(t.numel) / static_cast<double>(t.rows)));
   }

@@ -25,6 +25,15 @@ constexpr int64_t kStreamingBytes = int64_t{1} << 22;
 void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
           const std::vector<Chunk>& chunks, bool streaming, int threads);
 
+// Sum of squares of each tensor's gradient, which has the dtype that the kernel is for.
+std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_size,
+                                         const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
+                                         int threads);
+
+// Sets the trust ratio of each tensor from the norms of x and of what the rule scales.
+void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
+               std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads);
+
 // Root mean square of each row of x, into the `rms` of each tensor; chunks are those of the whole tensors.
 void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
                  const std::vector<Chunk>& chunks, std::vector<double>& rms, int threads);

@@ -115,9 +115,9 @@ EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t positio
   }
 }
 
-template <class Rule, class P, class G, class A, bool kNoise, bool kStreaming>
+template <class Rule, class P, class G, class A, bool kNoise>
 EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
-                          int64_t position, const Block<P, G, A, Rule::kBuffers>& b) {
+                          int64_t position, const Block<P, G, A, Rule::kBuffers>& b, bool streaming) {
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   alignas(64) float noise[kNoise ? kBlock : 1];
@@ -139,7 +139,7 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
       y = corrected_step(rule, c, g, l, x, buffers);
       for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k] + i, &buffers[k], sizeof x);
     } else {
-      y = x - rule.extragradient_direction(l, buffers) * c.extrap_lr;
+      y = x - rule.extragradient_direction(g, l, buffers) * c.extrap_lr;
     }
     memcpy(b.base + i, &x, sizeof x);
     if constexpr (kNoise) {
@@ -150,113 +150,210 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
       y = y + n * s;
     }
     const auto packed = Storage<P>::pack(y);
-    if constexpr (kStreaming)
+    if (streaming)
       store_streaming(b.y + i, packed);
     else
       memcpy(b.y + i, &packed, sizeof packed);
   }
 }
 
-// The last elements of a tensor, fewer than a block: through a padded copy, so that no byte outside is touched.
-template <class Rule, class P, class G, class A, bool kNoise>
-void step_rest(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
-               int64_t position, size_t count, const Block<P, G, A, Rule::kBuffers>& b) {
+// The last elements of a tensor, fewer than a block: a padded copy, so that no byte outside is touched.
+template <class P, class G, class A, int kBuffers>
+struct PaddedBlock {
   P y[kBlock] = {};
-  A base[kBlock] = {}, buffers[kMaxBuffers][kBlock] = {};
+  A base[kBlock] = {}, buffers[kBuffers > 0 ? kBuffers : 1][kBlock] = {};
   G gradient[kBlock] = {}, local[kBlock] = {};
-  if (!config.correct) memcpy(y, b.y, count * sizeof(P));
-  memcpy(base, b.base, count * sizeof(A));
-  memcpy(gradient, b.gradient, count * sizeof(G));
-  if (b.local) memcpy(local, b.local, count * sizeof(G));
-  Block<P, G, A, Rule::kBuffers> copy = b;
-  copy.y = y;
-  copy.base = base;
-  copy.gradient = gradient;
-  copy.local = b.local ? local : nullptr;
-  for (int k = 0; k < Rule::kBuffers; ++k) {
-    memcpy(buffers[k], b.buffers[k], count * sizeof(A));
-    copy.buffers[k] = buffers[k];
-  }
-  step_block<Rule, P, G, A, kNoise, false>(config, c, rule, t, position, copy);
-  memcpy(b.y, y, count * sizeof(P));
-  memcpy(b.base, base, count * sizeof(A));
-  for (int k = 0; k < Rule::kBuffers; ++k) memcpy(b.buffers[k], buffers[k], count * sizeof(A));
-}
+  Block<P, G, A, kBuffers> original, block;
+  size_t count;
 
-template <class Rule, class P, class G, class A, bool kNoise, bool kStreaming>
-void step_range(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
-  const StepConstants<A> c(config);
-  const Rule rule(config, t.step);
+  PaddedBlock(const Block<P, G, A, kBuffers>& b, size_t n, bool with_y) : original(b), block(b), count(n) {
+    if (with_y) memcpy(y, b.y, count * sizeof(P));
+    memcpy(base, b.base, count * sizeof(A));
+    memcpy(gradient, b.gradient, count * sizeof(G));
+    if (b.local) memcpy(local, b.local, count * sizeof(G));
+    block.y = y;
+    block.base = base;
+    block.gradient = gradient;
+    block.local = b.local ? local : nullptr;
+    for (int k = 0; k < kBuffers; ++k) {
+      memcpy(buffers[k], b.buffers[k], count * sizeof(A));
+      block.buffers[k] = buffers[k];
+    }
+  }
+
+  void store() const {
+    memcpy(original.y, y, count * sizeof(P));
+    memcpy(original.base, base, count * sizeof(A));
+    for (int k = 0; k < kBuffers; ++k) memcpy(original.buffers[k], buffers[k], count * sizeof(A));
+  }
+};
+
+template <class Rule, class P, class G, class A, bool kNoise>
+void step_range(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count, bool streaming) {
   constexpr int64_t kPrefetchElements = kPrefetchAhead / sizeof(A);
+  const StepConstants<A> c(config, Rule::kOwnDecay);
+  const Rule rule(config, t);
   int64_t i = begin;
   for (; i + kBlock <= begin + count; i += kBlock) {
     const Block<P, G, A, Rule::kBuffers> block(t, i);
     // Not past the end: small tensors would fetch what nobody needs.
     if (i + kPrefetchElements < t.numel) prefetch(block);
-    step_block<Rule, P, G, A, kNoise, kStreaming>(config, c, rule, t, i, block);
+    step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, block, streaming);
   }
-  if constexpr (kStreaming) finish_streaming();
-  if (i < begin + count)
-    step_rest<Rule, P, G, A, kNoise>(config, c, rule, t, i, static_cast<size_t>(begin + count - i), {t, i});
+  if (streaming) finish_streaming();
+  if (i < begin + count) {
+    PaddedBlock<P, G, A, Rule::kBuffers> rest({t, i}, static_cast<size_t>(begin + count - i), !config.correct);
+    step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, rest.block, false);
+    rest.store();
+  }
 }
 
 template <class Rule, class P, class G, class A>
 void step(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count, bool streaming) {
   constexpr size_t kAlignment = kVectorBytes / sizeof(A) * sizeof(P);
   const bool noise = config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms);
-  const bool aligned = reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
-  if (noise && streaming && aligned) return step_range<Rule, P, G, A, true, true>(config, t, begin, count);
-  if (noise) return step_range<Rule, P, G, A, true, false>(config, t, begin, count);
-  if (streaming && aligned) return step_range<Rule, P, G, A, false, true>(config, t, begin, count);
-  step_range<Rule, P, G, A, false, false>(config, t, begin, count);
+  streaming = streaming && reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
+  if (noise)
+    step_range<Rule, P, G, A, true>(config, t, begin, count, streaming);
+  else
+    step_range<Rule, P, G, A, false>(config, t, begin, count, streaming);
+}
+
+// Squares are summed in 16 lanes by position, whatever the width of the vectors.
+struct SquareSum {
+  static constexpr int kLanes = 16;
+  double lanes[kLanes] = {};
+
+  template <class A>
+  EXTRAP_HD void add(const A* x) {
+    for (int k = 0; k < kLanes; ++k) lanes[k] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+  }
+
+  EXTRAP_HD double total() const {
+    double sum = 0;
+    for (double lane : lanes) sum += lane;
+    return sum;
+  }
+};
+
+// What the norm is taken of, for the kBlock elements of a block.
+template <class Rule, class P, class G, class A>
+EXTRAP_HD void norm_block(const StepConstants<A>& c, const Rule& rule, const Block<P, G, A, Rule::kBuffers>& b,
+                          A* out) {
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  for (int i = 0; i < kBlock; i += kLanes) {
+    V u = unscaled_gradient(c, load<G, V>(b.gradient + i));
+    if constexpr (Rule::kNorm == Norm::update) {
+      V buffers[Rule::kBuffers], z;
+      for (int k = 0; k < Rule::kBuffers; ++k) buffers[k] = load<A, V>(b.buffers[k] + i);
+      const V g = u, x = load<A, V>(b.base + i);
+      rule.direction(g, g, x, buffers, u, z);
+    }
+    memcpy(out + i, &u, sizeof u);
+  }
+}
+
+template <class Rule, class P, class G, class A>
+double norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
+  const StepConstants<A> c(config, Rule::kOwnDecay);
+  const Rule rule(config, t);
+  SquareSum sum;
+  alignas(64) A out[kBlock];
+  for (int64_t i = begin; i < begin + count; i += kBlock) {
+    const int64_t left = begin + count - i;
+    if (left >= kBlock) {
+      norm_block<Rule, P, G, A>(c, rule, {t, i}, out);
+    } else {
+      PaddedBlock<P, G, A, Rule::kBuffers> padded({t, i}, static_cast<size_t>(left), false);
+      norm_block<Rule, P, G, A>(c, rule, padded.block, out);
+      for (int64_t k = left; k < kBlock; ++k) out[k] = 0;
+    }
+    for (int k = 0; k < kBlock; k += SquareSum::kLanes) sum.add(out + k);
+  }
+  return sum.total();
+}
+
+template <class Rule>
+double trust(const StepConfig& config, double norm_x, double norm) {
+  return Rule::trust_ratio(config, norm_x, norm);
+}
+
+template <class Rule, class P, class G, class A>
+RuleKernels kernels_of() {
+  if constexpr (Rule::kNorm == Norm::none)
+    return {step<Rule, P, G, A>, nullptr, nullptr};
+  else
+    return {step<Rule, P, G, A>, norm<Rule, P, G, A>, trust<Rule>};
 }
 
 template <template <class> class Rule>
-StepKernel step_for(DType param, bool gradient_like_param) {
+RuleKernels kernels_for(DType param, bool gradient_like_param) {
   switch (param) {
     case DType::float32:
-      return step<Rule<float>, float, float, float>;
+      return kernels_of<Rule<float>, float, float, float>();
     case DType::float64:
-      return step<Rule<double>, double, double, double>;
+      return kernels_of<Rule<double>, double, double, double>();
     case DType::bfloat16:
-      return gradient_like_param ? step<Rule<float>, BFloat16, BFloat16, float>
-                                 : step<Rule<float>, BFloat16, float, float>;
+      return gradient_like_param ? kernels_of<Rule<float>, BFloat16, BFloat16, float>()
+                                 : kernels_of<Rule<float>, BFloat16, float, float>();
     case DType::float16:
-      return gradient_like_param ? step<Rule<float>, Float16, Float16, float>
-                                 : step<Rule<float>, Float16, float, float>;
+      return gradient_like_param ? kernels_of<Rule<float>, Float16, Float16, float>()
+                                 : kernels_of<Rule<float>, Float16, float, float>();
+  }
+  return {};
+}
+
+RuleKernels find_rule(const char* name, int buffers, DType param, bool gradient_like_param) {
+#define EXTRAP_TRY_RULE(Rule, rule_name)                                \
+  if (strcmp(name, rule_name) == 0 && buffers == Rule<float>::kBuffers) \
+    return kernels_for<Rule>(param, gradient_like_param);
+  EXTRAP_FOR_EACH_RULE(EXTRAP_TRY_RULE)
+#undef EXTRAP_TRY_RULE
+  return {};
+}
+
+template <class T, class A>
+double square_sum(const void* values, int64_t count) {
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  static_assert(kBlock % SquareSum::kLanes == 0);
+  const T* x = static_cast<const T*>(values);
+  SquareSum sum;
+  alignas(64) A out[kBlock];
+  for (int64_t i = 0; i < count; i += kBlock) {
+    T padded[kBlock] = {};
+    const T* from = x + i;
+    if (count - i < kBlock) {
+      memcpy(padded, from, static_cast<size_t>(count - i) * sizeof(T));
+      from = padded;
+    }
+    for (int k = 0; k < kBlock; k += kLanes) {
+      const V v = load<T, V>(from + k);
+      memcpy(out + k, &v, sizeof v);
+    }
+    for (int k = 0; k < kBlock; k += SquareSum::kLanes) sum.add(out + k);
+  }
+  return sum.total();
+}
+
+SquareSumKernel find_square_sum(DType dtype) {
+  switch (dtype) {
+    case DType::float32:
+      return square_sum<float, float>;
+    case DType::float64:
+      return square_sum<double, double>;
+    case DType::bfloat16:
+      return square_sum<BFloat16, float>;
+    case DType::float16:
+      return square_sum<Float16, float>;
   }
   return nullptr;
 }
 
-StepKernel find_step(const char* rule, int buffers, DType param, bool gradient_like_param) {
-#define EXTRAP_TRY_RULE(Rule, name) \
-  if (strcmp(rule, name) == 0 && buffers == Rule<float>::kBuffers) return step_for<Rule>(param, gradient_like_param);
-  EXTRAP_FOR_EACH_RULE(EXTRAP_TRY_RULE)
-#undef EXTRAP_TRY_RULE
-  return nullptr;
-}
-
-template <class A>
-double square_sum(const void* values, int64_t count) {
-  constexpr int kLanes = 16;
-  const A* x = static_cast<const A*>(values);
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    for (int k = 0; k < kLanes; ++k) lanes[k] += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
-  for (int k = 0; i < count; ++i, ++k) lanes[k] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  double sum = 0;
-  for (double lane : lanes) sum += lane;
-  return sum;
-}
-
-SquareSumKernel find_square_sum(DType param) {
-  return param == DType::float64 ? square_sum<double> : square_sum<float>;
-}
-
 }  // namespace
 
-const CpuKernels kernels = {find_step, find_square_sum};
+const CpuKernels kernels = {find_rule, find_square_sum};
 
 }  // namespace EXTRAP_ISA
 }  // namespace extrap

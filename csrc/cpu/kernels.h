@@ -11,13 +11,24 @@ namespace extrap {
 using StepKernel = void (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count,
                             bool streaming);
 
-// Sum of squares in double precision, in an order that does not depend on the instruction set.
-using SquareSumKernel = double (*)(const void* x, int64_t count);
+// Sums of squares in double precision, in an order that does not depend on the instruction set.
+using SquareSumKernel = double (*)(const void* values, int64_t count);
+
+// Of what a rule needs the norm of besides x: Norm::gradient or Norm::update of `count` elements from `begin`.
+using NormKernel = double (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
+using TrustFunction = double (*)(const StepConfig& config, double norm_x, double norm);
+
+// What a rule consists of for one dtype combination. `norm` and `trust` are null where it needs no norms.
+struct RuleKernels {
+  StepKernel step;
+  NormKernel norm;
+  TrustFunction trust;
+};
 
 struct CpuKernels {
-  // Null where the rule has no such kernel.
-  StepKernel (*step)(const char* rule, int buffers, DType param, bool gradient_like_param);
-  SquareSumKernel (*square_sum)(DType param);
+  // All null where there is no such rule.
+  RuleKernels (*rule)(const char* name, int buffers, DType param, bool gradient_like_param);
+  SquareSumKernel (*square_sum)(DType dtype);
 };
 
 namespace portable {

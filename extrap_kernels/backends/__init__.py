@@ -25,7 +25,10 @@ class Executor(Protocol):
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the executor no longer fits the parameters."""
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
+    def gradient_square_sum(self) -> float:
+        """Return the sum of squares of the gradients as they are: neither unscaled nor clipped."""
+
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
         """Step the parameters under the options of ``group``; ``correct=False`` only extrapolates."""
 
 

@@ -100,12 +100,16 @@ class CpuExecutor:
             self._plan.set_gradient(i, is_local, relaid.copy_(source))
         return True
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
+    def gradient_square_sum(self) -> float:
+        """Return the sum of squares of the gradients as they are."""
+        return self._plan.gradient_square_sum(torch.get_num_threads())
+
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
         """Step every member under the options of ``group``."""
         if not correct:
             for param, target in self._staged:
                 target.copy_(param)
-        self._plan.run(group, key, correct, 1.0 if grad_scale is None else grad_scale, torch.get_num_threads())
+        self._plan.run(group, key, correct, grad_scale, clip, torch.get_num_threads())
         # What autograd has saved of the parameters is out of date, as after any in-place operation.
         torch.autograd.graph.increment_version(self._targets)
         for param, target in self._staged:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from extrap_kernels.backends.member import Member
+from extrap_kernels.reference.norms import square_sum
 from extrap_kernels.reference.step import step_parameter
 
 
@@ -27,19 +29,26 @@ class ReferenceExecutor:
         """Return False: plan again."""
         return False
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: Optional[float]) -> None:
+    def gradient_square_sum(self) -> float:
+        """Return the sum of squares of the gradients as they are."""
+        return sum(square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g) for g in self._gradients())
+
+    def _gradients(self) -> list[Tensor]:
+        return [member.param.grad for member in self._members if member.param.grad is not None]
+
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
         """Step every member under the options of ``group``."""
-        for member in self._members:
-            assert member.param.grad is not None
+        for member, grad in zip(self._members, self._gradients()):
             step_parameter(
                 self._rule,
                 group,
                 member.param,
                 member.state,
-                member.param.grad,
+                grad,
                 self._local.get(member.param),
                 key=key,
                 index=member.index,
                 correct=correct,
                 grad_scale=grad_scale,
+                clip=clip,
             )

@@ -14,7 +14,7 @@ def state_names(group: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def direction(
-    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor]
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, x: Tensor, buffers: Mapping[str, Tensor], trust: float
 ) -> tuple[Tensor, Tensor]:
     """Advance the momentum buffer in place; return the update ``u`` and the extrapolation direction ``z``.
 
@@ -23,7 +23,9 @@ def direction(
         step: the parameter's step count after this step; 1 starts the momentum buffer.
         g: averaged gradient, in the precision of the base iterate.
         l: this worker's own gradient, likewise.
+        x: base iterate before the correction.
         buffers: ``momentum_buffer`` unless ``momentum`` is 0.
+        trust: what the rule's ``trust_ratio`` returned, or 1 for a rule without one.
     """
     momentum = group["momentum"]
     if momentum == 0:
@@ -34,6 +36,8 @@ def direction(
     return (g + v * momentum if group["nesterov"] else v), l
 
 
-def extragradient_direction(group: Mapping[str, Any], step: int, l: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+def extragradient_direction(
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor], trust: float
+) -> Tensor:
     """Return ``z`` for the first half of an extragradient step; ``buffers`` are only read."""
     return l

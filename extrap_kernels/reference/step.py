@@ -43,10 +43,12 @@ def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor) ->
     return rms.to(x.dtype) * std
 
 
-def _prepared(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float | None) -> Tensor:
+def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, clip: float) -> Tensor:
     grad = _real(grad).to(like.dtype)
-    if grad_scale is not None:
+    if grad_scale != 1:
         grad = grad / grad_scale
+    if clip != 1:
+        grad = grad * clip
     return -grad if maximize else grad
 
 
@@ -61,7 +63,8 @@ def step_parameter(
     key: int,
     index: int,
     correct: bool,
-    grad_scale: float | None,
+    grad_scale: float,
+    clip: float,
 ) -> None:
     """Correct the base iterate and write the next extrapolated point into ``param`` (DESIGN section 1, steps 1 to 5).
 
@@ -75,7 +78,8 @@ def step_parameter(
         key: seed plus rank.
         index: position of the parameter in the optimizer.
         correct: False for the first half of an extragradient step, which only moves ``param``.
-        grad_scale: what the gradients were multiplied by, or None.
+        grad_scale: what the gradients were multiplied by.
+        clip: factor of the gradients once they are unscaled.
     """
     x = _real(state["base"])
     if not correct:
@@ -83,21 +87,23 @@ def step_parameter(
         held = _real(param).to(x.dtype)
         x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
     buffers = {name: _real(state[name]) for name in rule.state_names(group)}
-    g = _prepared(grad, x, group["maximize"], grad_scale)
-    l = g if local is None else _prepared(local, x, group["maximize"], grad_scale)
+    raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
+    l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
     lr, decay = float(group["lr"]), float(group["weight_decay"])
+    if getattr(rule, "OWN_DECAY", False):
+        decay = 0.0
     extrap_lr = lr * group["extrap_ratio"] if group["extrap_lr"] is None else float(group["extrap_lr"])
     if decay != 0 and not group["decoupled_weight_decay"]:
-        # The same tensor on one worker, so that both terms get the same bits.
         l, g = l + x * decay, g + x * decay
+    step = int(state["step"]) + 1
+    trust = rule.trust_ratio(group, step, x, raw, g, buffers) if hasattr(rule, "trust_ratio") else 1.0
     if not correct:
-        z = rule.extragradient_direction(group, int(state["step"]) + 1, l, buffers)
+        z = rule.extragradient_direction(group, step, g, l, buffers, trust)
         param.copy_(_like(param, x - z * extrap_lr))
         return
     state["step"] += 1
-    step = int(state["step"])
     amplitude = _amplitude(group, param, x, l) if group["noise"] is not None else 0.0
-    u, z = rule.direction(group, step, g, l, buffers)
+    u, z = rule.direction(group, step, g, l, x, buffers, trust)
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)

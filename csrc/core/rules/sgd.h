@@ -3,6 +3,7 @@
 
 #include "core/config.h"
 #include "core/macros.h"
+#include "core/table.h"
 
 namespace extrap {
 
@@ -10,43 +11,42 @@ namespace extrap {
 template <class A>
 struct Sgd {
   static constexpr int kBuffers = 0;
-  EXTRAP_HD Sgd(const StepConfig&, double) {}
+  static constexpr Norm kNorm = Norm::none;
+  static constexpr bool kOwnDecay = false;
+
+  EXTRAP_HD Sgd(const StepConfig&, const TensorEntry&) {}
 
   template <class V>
-  EXTRAP_HD void direction(V g, V l, V*, V& u, V& z) const {
+  EXTRAP_HD void direction(V g, V l, V, V*, V& u, V& z) const {
     u = g;
     z = l;
   }
 
   template <class V>
-  EXTRAP_HD V extragradient_direction(V l, const V*) const {
+  EXTRAP_HD V extragradient_direction(V, V l, const V*) const {
     return l;
   }
 };
 
 template <class A>
-struct SgdMomentum {
+struct SgdMomentum : Sgd<A> {
   static constexpr int kBuffers = 1;
   A momentum, grad_weight;
   bool nesterov;
 
   // The buffer starts as zeros, so that a weight of 1 makes it g in the first step.
-  EXTRAP_HD SgdMomentum(const StepConfig& config, double step)
-      : momentum(static_cast<A>(config.momentum)),
-        grad_weight(static_cast<A>(step == 1 ? 1.0 : 1.0 - config.dampening)),
-        nesterov(config.nesterov) {}
+  EXTRAP_HD SgdMomentum(const StepConfig& c, const TensorEntry& t)
+      : Sgd<A>(c, t),
+        momentum(static_cast<A>(c.momentum)),
+        grad_weight(static_cast<A>(t.step == 1 ? 1.0 : 1.0 - c.dampening)),
+        nesterov(c.nesterov) {}
 
   template <class V>
-  EXTRAP_HD void direction(V g, V l, V* buffer, V& u, V& z) const {
-    const V v = buffer[0] * momentum + g * grad_weight;
-    buffer[0] = v;
+  EXTRAP_HD void direction(V g, V l, V, V* buffers, V& u, V& z) const {
+    const V v = buffers[0] * momentum + g * grad_weight;
+    buffers[0] = v;
     u = nesterov ? g + v * momentum : v;
     z = l;
-  }
-
-  template <class V>
-  EXTRAP_HD V extragradient_direction(V l, const V*) const {
-    return l;
   }
 };
 

@@ -1,0 +1,50 @@
+"""Adam and AdamW in plain PyTorch: the readable twin of ``csrc/core/rules/adam.h``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def state_names(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the buffers, shaped like the parameter, that the rule keeps under the options of ``group``."""
+    return ("exp_avg", "exp_avg_sq")
+
+
+def _preconditioner(group: Mapping[str, Any], step: int, second_moment: Tensor) -> Tensor:
+    """Return ``1 / (sqrt(v_hat) + eps)``."""
+    correction = 1.0 / math.sqrt(1.0 - float(group["betas"][1]) ** step)
+    # torch's own square root is not always rounded to nearest; through double precision that of a float is.
+    root = second_moment.double().sqrt().to(second_moment.dtype)
+    return (root * correction + group["eps"]).reciprocal()
+
+
+def _second_moment(group: Mapping[str, Any], g: Tensor, previous: Tensor) -> Tensor:
+    beta2 = float(group["betas"][1])
+    return previous * beta2 + (g * g) * (1.0 - beta2)
+
+
+def direction(
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, x: Tensor, buffers: Mapping[str, Tensor], trust: float
+) -> tuple[Tensor, Tensor]:
+    """Advance the moments in place; return the update ``u`` and the extrapolation direction ``z``.
+
+    Kingma & Ba 2015, algorithm 1, with ``u = m_hat / (sqrt(v_hat) + eps)`` and ``z`` the same with ``l`` for ``m_hat``.
+    The arguments are those of :func:`extrap_kernels.reference.sgd.direction`.
+    """
+    beta1 = float(group["betas"][0])
+    m, v = buffers["exp_avg"], buffers["exp_avg_sq"]
+    m.add_((g - m) * (1.0 - beta1))
+    v.copy_(_second_moment(group, g, v))
+    p = _preconditioner(group, step, v)
+    return (m * (1.0 / (1.0 - beta1**step))) * p, l * p
+
+
+def extragradient_direction(
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor], trust: float
+) -> Tensor:
+    """Return ``z`` with the second moment as it would be after this gradient; ``buffers`` are only read."""
+    return l * _preconditioner(group, step, _second_moment(group, g, buffers["exp_avg_sq"]))

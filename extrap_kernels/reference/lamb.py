@@ -1,0 +1,33 @@
+"""LAMB in plain PyTorch: the readable twin of ``csrc/core/rules/lamb.h``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from extrap_kernels.reference import adam
+from extrap_kernels.reference.adam import extragradient_direction, state_names
+from extrap_kernels.reference.norms import norm
+
+__all__ = ["OWN_DECAY", "direction", "extragradient_direction", "state_names", "trust_ratio"]
+
+OWN_DECAY = True
+
+
+def direction(
+    group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, x: Tensor, buffers: Mapping[str, Tensor], trust: float
+) -> tuple[Tensor, Tensor]:
+    """Return ``u = trust * (adam + weight_decay * x)`` and Adam's ``z`` (You et al. 2020, algorithm 2)."""
+    u, z = adam.direction(group, step, g, l, x, buffers, trust)
+    return (u + x * float(group["weight_decay"])) * trust, z
+
+
+def trust_ratio(
+    group: Mapping[str, Any], step: int, x: Tensor, raw: Tensor, g: Tensor, buffers: Mapping[str, Tensor]
+) -> float:
+    """Return ``|x| / |u|``, or 1 where a norm is 0; ``buffers`` are only read."""
+    u, _ = direction(group, step, g, g, x, {name: buffer.clone() for name, buffer in buffers.items()}, 1.0)
+    norm_x, norm_u = norm(x), norm(u)
+    return norm_x / norm_u if norm_x > 0 and norm_u > 0 else 1.0
