@@ -2,6 +2,9 @@
 
 import contextlib
 import importlib
+import pathlib
+import re
+import runpy
 
 import helpers
 import pytest
@@ -200,3 +203,10 @@ def test_missing_lightning_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install lightning"):
         source.loader.exec_module(importlib.util.module_from_spec(source))
+
+
+def test_example(capsys):
+    example = pathlib.Path(__file__).parents[2] / "examples" / "lightning_callback.py"
+    runpy.run_path(str(example), run_name="__main__")
+    shown = re.search(r"loss (\S+)", capsys.readouterr().out)
+    assert float(shown[1]) < 0.02

@@ -1,5 +1,9 @@
 """Hugging Face Trainer: evaluates and saves the base iterate, and resumes bit for bit."""
 
+import pathlib
+import re
+import runpy
+
 import helpers
 import pytest
 import torch
@@ -158,3 +162,10 @@ def test_gradient_accumulation(tmp_path):
     trainer = build(tmp_path, [recorder], gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=3)
     trainer.train()
     assert recorder.events == ["train"] * 3 + ["eval"] + ["train"] * 3 + ["eval"]
+
+
+def test_example(capsys):
+    example = pathlib.Path(__file__).parents[2] / "examples" / "trainer_transformers.py"
+    runpy.run_path(str(example), run_name="__main__")
+    shown = re.search(r"loss (\S+)", capsys.readouterr().out)
+    assert float(shown[1]) < 0.2
