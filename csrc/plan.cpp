@@ -66,7 +66,7 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
 void Plan::add(size_t i, uint32_t index) {
   TensorView target;
   if (!read_tensor(targets_[i].ptr(), target) || target.device_type != 1)
-    reject("a parameter must be a dense tensor of float32, float64, bfloat16, float16 or complex on the CPU", i);
+    reject("a parameter must be a dense CPU tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims", i);
   if (i > 0 && (target.dtype != dtype_ || target.complex != complex_)) reject("a bucket must have one dtype", i);
   dtype_ = target.dtype;
   complex_ = target.complex;

@@ -91,6 +91,7 @@ bool read_by_exchange(PyObject* tensor, TensorView& view) {
     PyErr_Clear();
     return false;
   }
+  if (t.ndim > kMaxDims) return false;
   view.data = static_cast<char*>(t.data) + t.byte_offset;
   view.device_type = t.device_type;
   view.device_index = t.device_index;
@@ -113,6 +114,7 @@ bool read_by_attributes(py::handle tensor, TensorView& view) {
   view.device_type = kind == "cpu" ? 1 : 2;
   view.device_index = device.attr("index").is_none() ? 0 : device.attr("index").cast<int32_t>();
   const py::tuple shape = tensor.attr("shape"), strides = tensor.attr("stride")();
+  if (shape.size() > kMaxDims) return false;
   view.ndim = static_cast<int32_t>(shape.size());
   for (size_t i = 0; i < shape.size(); ++i) {
     view.shape[i] = shape[i].cast<int64_t>();

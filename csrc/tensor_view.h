@@ -9,7 +9,7 @@
 
 namespace extrap {
 
-constexpr int kMaxDims = 64;  // torch's own limit
+constexpr int kMaxDims = 64;  // where torch's own arithmetic ends
 
 struct TensorView {
   void* data = nullptr;
@@ -31,7 +31,7 @@ struct TensorView {
 bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides);
 
 // Reads `tensor` into `view`. False where it cannot be walked as plain memory of a supported dtype: a sparse or lazily
-// conjugated tensor, an integer dtype. Throws pybind11::error_already_set where it is no tensor.
+// conjugated tensor, an integer dtype, more than kMaxDims. Throws pybind11::error_already_set where it is no tensor.
 bool read_tensor(PyObject* tensor, TensorView& view);
 
 // Parts of the above that are asked of every tensor in every step: `param.grad`, and where the elements are.

@@ -89,6 +89,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     # The step
 
+    # Traced, a step would be a graph of its own for every state of the plans; as a call it costs nothing more.
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def step(self, closure: Optional[Closure] = None) -> Any:
         """Correct the base iterate with the gradients and move the parameters to the next extrapolated point.
 
@@ -125,6 +127,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.local_gradients.clear()
         return loss
 
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def extrapolate(self, grad_scale: Union[float, Tensor, None] = None) -> None:
         """First half of an extragradient step: move the parameters along the gradient at the base iterate.
 
@@ -207,13 +210,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if "base" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
             state["base"] = empty_state(param).copy_(param)
-        elif not has_state_layout(state["base"], param):
-            # The parameter was given another memory format.
-            for name in state.keys() - {"step"}:
-                state[name] = empty_state(param).copy_(state[name])
-        for name in names:
+        for name in ("base", *names):
             if name not in state:
                 state[name] = torch.zeros_like(state["base"])
+            elif not has_state_layout(state[name], param):
+                # The parameter was given another memory format, or the state was exchanged.
+                state[name] = empty_state(param).copy_(state[name])
         return state
 
     def _noise_rank(self) -> int:

@@ -242,16 +242,7 @@ def replaced_storage(optimizer, fresh):
             optimizer.state[p][name].data = value
 
 
-def replaced_storage_of_one(optimizer, fresh):
-    """As by code that starts the momentum of one layer anew."""
-    param = list(fresh)[-2]
-    replaced_storage(optimizer, {param: fresh[param]})
-    for p, state in fresh.items():
-        if p is not param:
-            state.update(optimizer.state[p])
-
-
-REPLACEMENTS = [replaced_buffers, replaced_entries, replaced_state, replaced_storage, replaced_storage_of_one]
+REPLACEMENTS = [replaced_buffers, replaced_entries, replaced_state, replaced_storage]
 
 
 @pytest.mark.parametrize("replace", REPLACEMENTS)
