@@ -26,7 +26,7 @@ class ExtrapolationCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Switch to the base iterate if a checkpoint is due after this step."""
-        if False:
+        if control.should_save:
             kwargs["optimizer"].eval()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
