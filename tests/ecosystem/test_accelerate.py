@@ -10,12 +10,12 @@ accelerate = pytest.importorskip("accelerate", reason="accelerate is in the extr
 from accelerate.optimizer import AcceleratedOptimizer  # noqa: E402
 
 
-def prepare(dtype=torch.float32, **options):
+def prepare(dtype=torch.float32, optimizer_type=ExtrapSGD, **options):
     """Model, optimizer, loader and scheduler as `prepare` returns them, and the accelerator."""
     accelerator = accelerate.Accelerator(cpu=True, **options)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).to(dtype)
-    optimizer = ExtrapSGD(model.parameters(), lr=0.1, momentum=0.9, noise="gaussian")
+    optimizer = optimizer_type(model.parameters(), lr=0.1, noise="gaussian")
     loader = torch.utils.data.DataLoader(torch.randn(16, 4).to(dtype), batch_size=4)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     return (*accelerator.prepare(model, optimizer, loader, scheduler), accelerator)
@@ -52,8 +52,10 @@ def test_modes_go_through_the_wrapper(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_resumes_bit_for_bit(tmp_path, mode, dtype):
-    whole = prepare(dtype)
+@pytest.mark.parametrize("rule", helpers.RULES)
+def test_resumes_bit_for_bit(tmp_path, rule, mode, dtype):
+    optimizer_type = helpers.RULES[rule].optimizer
+    whole = prepare(dtype, optimizer_type)
     epoch(*whole)
     getattr(whole[1], mode)()
     whole[-1].save_state(tmp_path)
@@ -63,7 +65,7 @@ def test_resumes_bit_for_bit(tmp_path, mode, dtype):
         accelerate.load_checkpoint_in_model(model, str(tmp_path))
         helpers.assert_same_bits([p.data for p in model.parameters()], bases(*whole[:2]))
     epoch(*whole)
-    resumed = prepare(dtype)
+    resumed = prepare(dtype, optimizer_type)
     resumed[-1].load_state(tmp_path)
     epoch(*resumed)
     helpers.assert_same_bits(helpers.snapshot(resumed[1]), helpers.snapshot(whole[1]))

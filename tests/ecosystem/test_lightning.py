@@ -57,6 +57,7 @@ def module(pl):
 
         def predict_step(self, batch, batch_idx):
             self.note("predict")
+            return self.loss(batch)
 
         def note(self, stage):
             held = [p.detach().clone() for p in self.parameters()]
@@ -111,9 +112,9 @@ def test_evaluation_is_at_the_base_iterate_and_training_is_not(pl, tmp_path):
     model, data = module(pl), loader()
     run = trainer(pl, tmp_path, val_check_interval=2)
     run.fit(model, data, data)
-    run.validate(model, data, verbose=False)
-    run.test(model, data, verbose=False)
-    run.predict(model, data)
+    for evaluate in (run.validate, run.test, run.predict):
+        run.optimizers[0].train()
+        evaluate(model, data)
     # Before the first step, in the sanity check and the first batch, there is no other point than x.
     seen = [event for event in model.events if event[2] is not None]
     for stage, held, base in seen:
@@ -189,6 +190,26 @@ def test_an_interrupted_run_leaves_the_base_iterate(pl, tmp_path):
         run.fit(model, loader())
     assert len(model.events) == 3
     helpers.assert_same_bits(list(model.parameters()), rounded_base(model))
+
+
+def test_extragradient_steps(pl, tmp_path):
+    """Lightning hands step() a closure, so both gradients of a step come without any change to the module."""
+    results = []
+    for by_hand in (False, True):
+        model = module(pl)
+        model.net[1].p = 0.0
+        optimizer = ExtrapSGD(model.parameters(), lr=0.1, extrapolation="extragradient")
+        model.configure_optimizers = lambda optimizer=optimizer: optimizer
+        if by_hand:
+            for batch in loader():
+                for move in (optimizer.extrapolate, optimizer.step):
+                    optimizer.zero_grad()
+                    model.loss(batch).backward()
+                    move()
+        else:
+            trainer(pl, tmp_path, epochs=1).fit(model, loader())
+        results.append([p.detach().clone() for p in model.parameters()])
+    helpers.assert_same_bits(*results)
 
 
 def test_other_optimizers_are_left_alone(pl, tmp_path):
