@@ -25,7 +25,8 @@ class ExtrapolationCallback(*_bases):  # type: ignore[misc]
         Trainer(callbacks=[ExtrapolationCallback()])
 
     The state dict of the module holds ``x`` whoever asks for it; asked for between the start of a training batch and
-    ``optimizer.step()``, it makes that step raise.
+    ``optimizer.step()``, it makes that step raise. Lightning calls ``step(closure)``, so extragradient needs nothing
+    more; with ``precision="16-mixed"`` it refuses ``gradient_clip_val``, as it does for torch's fused optimizers.
     """
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

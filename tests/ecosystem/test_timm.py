@@ -43,9 +43,7 @@ def import_timm():
     else:
         stand_ins = []
     try:
-        return pytest.importorskip(
-            "timm", reason="timm is not there; pip install timm, or --no-deps beside a CPU torch"
-        )
+        pytest.importorskip("timm", reason="timm is missing; make setup installs it beside the extra test-ecosystem")
     finally:
         for name in stand_ins:
             sys.modules.pop(name, None)
