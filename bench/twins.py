@@ -1,30 +1,69 @@
-"""The update of ExtrapSGD (momentum, Nesterov, past gradient) as users write it today: eager, foreach and compiled."""
+"""The updates of our optimizers as users write them today: eager, foreach and compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-LR, MOMENTUM, EXTRAP_LR = 0.1, 0.9, 0.05
+LR, EXTRAP_LR = 0.1, 0.05
+MOMENTUM = 0.9
+BETAS, EPS, DECAY = (0.9, 0.999), 1e-8, 1e-2
+
+Update = Callable[..., None]
 
 
-def _step_one(param: Tensor, base: Tensor, velocity: Tensor, grad: Tensor) -> None:
+def sgd(param: Tensor, grad: Tensor, base: Tensor, velocity: Tensor) -> None:
+    """One step of one parameter: Nesterov SGD with extrapolation along the past gradient."""
     velocity.mul_(MOMENTUM).add_(grad)
     base.add_(grad + velocity * MOMENTUM, alpha=-LR)
     param.copy_(base - grad * EXTRAP_LR)
 
 
-def _state(params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+def adamw(param: Tensor, grad: Tensor, base: Tensor, first: Tensor, second: Tensor) -> None:
+    """One step of one parameter: AdamW with extrapolation; the bias corrections are those of step 1, at no cost."""
+    first.lerp_(grad, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
+    denominator = (second / (1 - BETAS[1])).sqrt() + EPS
+    base.mul_(1 - LR * DECAY).sub_(first / (1 - BETAS[0]) / denominator * LR)
+    param.copy_(base - grad / denominator * EXTRAP_LR)
+
+
+def _state(params: Sequence[Tensor], buffers: int) -> list[list[Tensor]]:
+    """Return lists of parameters, gradients, base iterates, and ``buffers`` lists of zeros."""
     plain = [p.detach() for p in params]
     grads = [p.grad for p in params if p.grad is not None]
-    return plain, [p.clone() for p in plain], [torch.zeros_like(p) for p in plain], grads
+    return [plain, grads, [p.clone() for p in plain], *([torch.zeros_like(p) for p in plain] for _ in range(buffers))]
 
 
-def foreach(params: Sequence[Tensor]) -> Callable[[], None]:
-    """Return a step with the ``torch._foreach`` functions."""
-    plain, bases, velocities, grads = _state(params)
+def for_loop(update: Update, params: Sequence[Tensor], buffers: int) -> Callable[[], None]:
+    """Return a step with one eager loop over the parameters."""
+    tensors = list(zip(*_state(params, buffers)))
+
+    def step() -> None:
+        for each in tensors:
+            update(*each)
+
+    return step
+
+
+def compiled(update: Update, params: Sequence[Tensor], buffers: int) -> Callable[[], None]:
+    """Return the loop under ``torch.compile``, which makes one fused kernel for each tensor."""
+    state = _state(params, buffers)
+
+    @torch.compile(fullgraph=True, dynamic=False)
+    def update_all(state: list[list[Tensor]]) -> None:
+        for each in zip(*state):
+            update(*each)
+
+    return lambda: update_all(state)
+
+
+def foreach_sgd(params: Sequence[Tensor]) -> Callable[[], Any]:
+    """Return a step of :func:`sgd` with the ``torch._foreach`` functions."""
+    plain, grads, bases, velocities = _state(params, 1)
 
     def step() -> None:
         torch._foreach_mul_(velocities, MOMENTUM)
@@ -34,26 +73,3 @@ def foreach(params: Sequence[Tensor]) -> Callable[[], None]:
         torch._foreach_add_(plain, grads, alpha=-EXTRAP_LR)
 
     return step
-
-
-def for_loop(params: Sequence[Tensor]) -> Callable[[], None]:
-    """Return a step with one eager loop over the parameters."""
-    tensors = list(zip(*_state(params)))
-
-    def step() -> None:
-        for plain, base, velocity, grad in tensors:
-            _step_one(plain, base, velocity, grad)
-
-    return step
-
-
-def compiled(params: Sequence[Tensor]) -> Callable[[], None]:
-    """Return the loop under ``torch.compile``, which makes one fused kernel for each tensor."""
-    plain, bases, velocities, grads = _state(params)
-
-    @torch.compile(fullgraph=True, dynamic=False)
-    def update(plain: list[Tensor], bases: list[Tensor], velocities: list[Tensor], grads: list[Tensor]) -> None:
-        for tensors in zip(plain, bases, velocities, grads):
-            _step_one(*tensors)
-
-    return lambda: update(plain, bases, velocities, grads)
