@@ -17,7 +17,7 @@ namespace py = pybind11;
 
 class Plan {
  public:
-  // All lists but `absent` are of the same length, one entry for each tensor:
+  // All lists are of the same length, one entry for each tensor:
   // params: whose `grad` is read; targets: dense tensors that y is written to, mostly the parameters themselves;
   // states: dicts with `step`, `base` and the buffers named by `state_names`; indices: positions in the optimizer.
   // gradient_like_param: gradients have the dtype of the parameters, else that of the base iterate.
@@ -26,8 +26,8 @@ class Plan {
        const std::vector<uint32_t>& indices, bool gradient_like_param);
 
   // Takes in the gradients of this step. The state must consist of the same objects as when the plan was made. None if
-  // the plan no longer fits the parameters and their state; otherwise a
-  // list of (i, is_local) for the gradients that set_gradient() must supply in the right layout and dtype.
+  // the plan no longer fits the parameters and their state; otherwise a list of (i, is_local) for the gradients that
+  // set_gradient() must supply in the right layout and dtype.
   py::object refresh(const py::dict& local_gradients);
   void set_gradient(size_t i, bool is_local, py::object gradient);
 

@@ -172,7 +172,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             self._plan(stale)
         scale = 1.0 if grad_scale is None else float(grad_scale)
         rank = self._noise_rank()
-        norm = self._gradient_norm(scale)
+        norm = self._gradient_norm(groups, scale)
         for i in groups:
             group = self.param_groups[i]
             key = (group["seed"] + rank) % 2**64
@@ -180,11 +180,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             for executor in self._plans[i].executors:
                 executor.run(group, key=key, correct=correct, grad_scale=scale, clip=clip)
 
-    def _gradient_norm(self, scale: float) -> float:
-        """Return the norm of all unscaled gradients, also in ``grad_norm``; 0 where no group wants it."""
-        if all(group["max_grad_norm"] is None for group in self.param_groups):
+    def _gradient_norm(self, groups: Iterable[int], scale: float) -> float:
+        """Return the norm of the unscaled gradients of ``groups``, also in ``grad_norm``; 0 where none wants it."""
+        if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
             return 0.0
-        executors = (executor for plan in self._plans.values() for executor in plan.executors)
+        executors = (executor for i in groups for executor in self._plans[i].executors)
         self.grad_norm = math.sqrt(sum(executor.gradient_square_sum() for executor in executors)) / scale
         return self.grad_norm
 

@@ -1,9 +1,11 @@
-// Marks functions that run on the host and on the device.
+// Marks functions that run on the host and on the device, and loops to unroll in both.
 #pragma once
 
 #if defined(__CUDACC__)
 #define EXTRAP_HD __host__ __device__ __forceinline__
+#define EXTRAP_UNROLL _Pragma("unroll")
 #else
 // Inlined without exception: objects built for several instruction sets must not share an out-of-line copy.
 #define EXTRAP_HD inline __attribute__((always_inline))
+#define EXTRAP_UNROLL _Pragma("GCC unroll 16")
 #endif

@@ -20,7 +20,7 @@ EXTRAP_HD F unit_interval(U word) {
 template <class F, class U>
 EXTRAP_HD NoiseLanes<F> uniform_noise(const PhiloxWords<U>& words) {
   NoiseLanes<F> n;
-#pragma GCC unroll 4
+  EXTRAP_UNROLL
   for (int k = 0; k < 4; ++k) n.lane[k] = 2.0f * unit_interval<F>(words.word[k]) - 1.0f;
   return n;
 }
@@ -78,7 +78,7 @@ EXTRAP_HD SineCosine<F> sine_cosine_turns(F u) {
 template <class F, class U>
 EXTRAP_HD NoiseLanes<F> gaussian_noise(const PhiloxWords<U>& words) {
   NoiseLanes<F> n;
-#pragma GCC unroll 2
+  EXTRAP_UNROLL
   for (int k = 0; k < 4; k += 2) {
     const F radius = Ops<F>::sqrt(-2.0f * log_unit(unit_interval<F>(words.word[k])));
     const SineCosine<F> angle = sine_cosine_turns(unit_interval<F>(words.word[k + 1]));

@@ -15,7 +15,7 @@ template <class U>
 EXTRAP_HD PhiloxWords<U> philox4x32(PhiloxWords<U> c, uint64_t key) {
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
-#pragma GCC unroll 10
+  EXTRAP_UNROLL
   for (int round = 0; round < 10; ++round) {
     U high0, low0, high1, low1;
     Ops<U>::multiply_wide(c.word[0], 0xD2511F53u, high0, low0);

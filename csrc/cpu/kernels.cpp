@@ -126,7 +126,7 @@ EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, c
     fill_noise(config.noise, config.key, t.index, t.step, position, noise);
     if (t.rms) fill_amplitude(t, c.noise_std, position, amplitude);
   }
-#pragma GCC unroll 8
+  EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kLanes) {
     V x = load<A, V>(b.base + i);
     if (!config.correct) x = adopted_base(x, Storage<P>::unpack(Storage<P>::pack(x)), load<P, V>(b.y + i));
