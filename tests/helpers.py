@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD
+from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
 
 # A new backend is a line here: its name, and the device of the tensors that it is tested with.
 DEVICES = {"reference": "cpu", "cpu": "cpu"}
@@ -23,7 +23,7 @@ class Rule:
 
     optimizer: type
     oracle: type
-    torch_optimizer: type
+    torch_optimizer: type | None
     variants: dict[str, dict[str, Any]]
 
 
@@ -42,6 +42,35 @@ RULES = {
             "decoupled": {"momentum": 0.9, "weight_decay": 0.1, "decoupled_weight_decay": True},
             "maximize": {"maximize": True, "weight_decay": 0.1},
         },
+    ),
+    "adam": Rule(
+        ExtrapAdam,
+        oracle.Adam,
+        torch.optim.Adam,
+        {
+            "plain": {},
+            "decay": {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
+            "maximize": {"maximize": True, "weight_decay": 0.1},
+        },
+    ),
+    "adamw": Rule(
+        ExtrapAdamW, oracle.Adam, torch.optim.AdamW, {"decay": {"weight_decay": 0.1}, "maximize": {"maximize": True}}
+    ),
+    "lars": Rule(
+        ExtrapLARS,
+        oracle.LARS,
+        None,
+        {
+            "plain": {"trust_coefficient": 0.3},
+            "decay": {"trust_coefficient": 0.3, "momentum": 0.9, "nesterov": True, "weight_decay": 0.5, "eps": 1e-2},
+            "decoupled": {"momentum": 0.9, "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True},
+        },
+    ),
+    "lamb": Rule(
+        ExtrapLAMB,
+        oracle.LAMB,
+        None,
+        {"plain": {}, "decay": {"betas": (0.8, 0.95), "weight_decay": 0.5}, "maximize": {"maximize": True}},
     ),
 }
 RULE_CASES = [

@@ -82,6 +82,19 @@ class Rounded:
     def __abs__(self):
         return Rounded(np.abs(self.value), self.bound, self.unit)
 
+    def __truediv__(self, other):
+        quotient = self.value / other.value
+        spread = (self.bound + np.abs(quotient) * other.bound) / (np.abs(other.value) - other.bound)
+        return self._rounded(quotient, spread)
+
+    def sqrt(self):
+        root = np.sqrt(self.value)
+        return self._rounded(root, root - np.sqrt(np.maximum(self.value - self.bound, 0)))
+
+    def norm(self):
+        """Euclidean norm of all elements, rounded once."""
+        return self._rounded(np.sqrt(np.sum(self.value**2)), np.sqrt(np.sum(self.bound**2)))
+
     def rms(self, axis):
         """Root mean square over `axis`, rounded once."""
         mean = {"axis": axis, "keepdims": True}
@@ -100,7 +113,7 @@ class Oracle:
         self.dims, self.positions = param.dim(), positions(param)
         self.unit = torch.finfo(torch.promote_types(param.dtype, torch.float32)).eps / 2
         self.x = self.y = self.exact(values(param))
-        self.buffers, self.count = {}, 0
+        self.buffers, self.count, self.clip = {}, 0, None
 
     def exact(self, value):
         return Rounded(value, np.zeros_like(value), self.unit)
@@ -116,21 +129,27 @@ class Oracle:
     def decay_point(self):
         return self.x
 
-    def prepared(self, o, grad, scale):
+    def decay(self, o, *, decoupled):
+        return float(o["weight_decay"]) * (o["decoupled_weight_decay"] == decoupled)
+
+    def unscaled(self, o, grad, scale):
         g = self.exact(values(grad))
         if scale != 1:
             g = g * self.constant(1 / scale)
-        if o["maximize"]:
-            g = -g
-        if o["weight_decay"] and not o["decoupled_weight_decay"]:
-            g = g + self.constant(float(o["weight_decay"])) * self.decay_point()
-        return g
+        if self.clip is not None:
+            g = g * self.clip
+        return -g if o["maximize"] else g
+
+    def prepared(self, o, grad, scale):
+        g = self.unscaled(o, grad, scale)
+        decay = self.decay(o, decoupled=False)
+        return g + self.constant(decay) * self.decay_point() if decay else g
 
     def update(self, o, g, l):
         """Advance the buffers; return the update u and the direction z of past_gradient."""
         raise NotImplementedError
 
-    def first_direction(self, o, l):
+    def first_direction(self, o, g, l):
         """z of the first half of an extragradient step; the buffers stay."""
         raise NotImplementedError
 
@@ -154,16 +173,18 @@ class Oracle:
         return Rounded(n, error, self.unit) * amplitude
 
     def extrapolate(self, o, g, l=None, scale=1.0):
-        l = self.prepared(o, g if l is None else l, scale)
-        self.y = self.x - self.inner_rate(o) * self.first_direction(o, l)
+        self.raw = self.unscaled(o, g, scale)  # before the decay joined it
+        g, l = self.prepared(o, g, scale), self.prepared(o, g if l is None else l, scale)
+        self.y = self.x - self.inner_rate(o) * self.first_direction(o, g, l)
 
     def step(self, o, g, l=None, scale=1.0):
         self.count += 1
         before = self.x
+        self.raw = self.unscaled(o, g, scale)
         g, l = self.prepared(o, g, scale), self.prepared(o, g if l is None else l, scale)
         u, z = self.update(o, g, l)
-        lr, decay = float(o["lr"]), float(o["weight_decay"])
-        if decay and o["decoupled_weight_decay"]:
+        lr, decay = float(o["lr"]), self.decay(o, decoupled=True)
+        if decay:
             self.x = self.x * self.constant(1 - lr * decay)
         self.x = self.x - self.constant(lr) * u
         self.y = self.x
@@ -187,8 +208,70 @@ class SGD(Oracle):
         self.buffers["momentum_buffer"] = v
         return (g + momentum * v if o["nesterov"] else v), l
 
-    def first_direction(self, o, l):
+    def first_direction(self, o, g, l):
         return l
+
+
+class LARS(SGD):
+    def trust(self, o):
+        """|g| is taken before the decay joined; decoupled decay never joins, so it is not counted."""
+        norm_x, norm_g = self.x.norm(), self.raw.norm()
+        if not norm_x.value * norm_g.value:
+            return self.constant(1.0)
+        decay = self.constant(self.decay(o, decoupled=False))
+        return self.constant(o["trust_coefficient"]) * norm_x / (norm_g + decay * norm_x + self.constant(o["eps"]))
+
+    def update(self, o, g, l):
+        trust = self.trust(o)
+        return super().update(o, g * trust, l * trust)
+
+    def first_direction(self, o, g, l):
+        return l * self.trust(o)
+
+
+class Adam(Oracle):
+    """And AdamW, whose decay is decoupled."""
+
+    def average(self, name, beta, new):
+        old = self.buffers.get(name, self.exact(np.zeros_like(new.value)))
+        return self.constant(float(beta)) * old + self.constant(1 - float(beta)) * new
+
+    def unbiased(self, moment, beta, count):
+        return moment * self.constant(1 / (1 - float(beta) ** count))
+
+    def denominator(self, o, second_moment, count):
+        return self.unbiased(second_moment, o["betas"][1], count).sqrt() + self.constant(o["eps"])
+
+    def second_moment(self, o, g):
+        return self.average("exp_avg_sq", o["betas"][1], g * g)
+
+    def update(self, o, g, l):
+        beta = o["betas"][0]
+        self.buffers = {"exp_avg": self.average("exp_avg", beta, g), "exp_avg_sq": self.second_moment(o, g)}
+        d = self.denominator(o, self.buffers["exp_avg_sq"], self.count)
+        return self.unbiased(self.buffers["exp_avg"], beta, self.count) / d, l / d
+
+    def first_direction(self, o, g, l):
+        return l / self.denominator(o, self.second_moment(o, g), self.count + 1)
+
+
+class LAMB(Adam):
+    def decay(self, o, *, decoupled):
+        return 0.0  # part of the update
+
+    def update(self, o, g, l):
+        u, z = super().update(o, g, l)
+        u = u + self.constant(float(o["weight_decay"])) * self.x
+        norm_x, norm_u = self.x.norm(), u.norm()
+        return (u * (norm_x / norm_u) if norm_x.value * norm_u.value else u), z
+
+
+def clip_coefficient(gradients, max_norm, scale=1.0):
+    """What brings the norm of all gradients, once unscaled, down to `max_norm`; and that norm."""
+    norm = np.sqrt(sum(np.sum(values(g) ** 2) for g in gradients)) / scale
+    unit = min((torch.finfo(torch.promote_types(g.dtype, torch.float32)).eps / 2 for g in gradients), default=0)
+    coefficient = min(1.0, max_norm / (norm + 1e-6))
+    return Rounded(np.float64(coefficient), unit * coefficient, unit), norm
 
 
 def assert_within(actual, expected, name):

@@ -14,8 +14,10 @@ def schedule(group, t):
     group["lr"] = 0.1 / (1 + t % 3)
     if t == 3:
         group["extrap_lr"] = 0.07
-    if t == 5:
+    if t == 5 and "momentum" in group:
         group["momentum"] *= 0.5
+    if t == 5 and "betas" in group:
+        group["betas"] = (0.7, 0.9)
     if t == 6:
         group["noise_std"] *= 2
         group["noise_scale"] = NEXT_SCALE[group["noise_scale"]]
@@ -61,9 +63,15 @@ def test_rules_follow_the_oracle(backend, rule, options, perturbation):
     check(backend, rule, {**options, **perturbation}, torch.float32, rule.oracle)
 
 
-@pytest.mark.parametrize("perturbation", helpers.PERTURBATIONS, ids=helpers.describe)
 @pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
-@pytest.mark.parametrize("rule", helpers.RULES.values(), ids=helpers.RULES)
+@pytest.mark.parametrize(
+    "rule, perturbation",
+    [
+        pytest.param(rule, perturbation, id=f"{name}-{helpers.describe(perturbation)}")
+        for name, rule in helpers.RULES.items()
+        for perturbation in (helpers.PERTURBATIONS if name == "sgd" else helpers.FEW_PERTURBATIONS)
+    ],
+)
 def test_dtypes_follow_the_oracle(backend, rule, dtype, perturbation):
     check(backend, rule, {**rule.variants["decay"], **perturbation}, dtype, rule.oracle)
 
@@ -189,12 +197,129 @@ class NoiseScaledByAveragedGradient(oracle.SGD):
         return super().noise(o, x, g, g)
 
 
-WRONG = [value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, oracle.SGD)]
+class MomentsBiased(oracle.Adam):
+    options = {}
+
+    def unbiased(self, moment, beta, count):
+        return moment
+
+
+class EpsInsideTheRoot(oracle.Adam):
+    options = {"eps": 1e-3}
+
+    def denominator(self, o, second_moment, count):
+        return (self.unbiased(second_moment, o["betas"][1], count) + self.constant(o["eps"])).sqrt()
+
+
+class ExtrapolationNotPreconditioned(oracle.Adam):
+    options = {}
+
+    def update(self, o, g, l):
+        u, _ = super().update(o, g, l)
+        return u, l
+
+
+class MomentsAdvancedTwice(oracle.Adam):
+    options = helpers.EXTRAGRADIENT
+
+    def first_direction(self, o, g, l):
+        self.buffers["exp_avg_sq"] = self.second_moment(o, g)
+        return l / self.denominator(o, self.buffers["exp_avg_sq"], self.count + 1)
+
+
+class OldSecondMomentInFirstHalf(oracle.Adam):
+    options = helpers.EXTRAGRADIENT
+
+    def second_moment(self, o, g):
+        old = self.buffers.get("exp_avg_sq")
+        return super().second_moment(o, g) if self.updating or old is None else old
+
+    def update(self, o, g, l):
+        self.updating = True
+        directions = super().update(o, g, l)
+        self.updating = False
+        return directions
+
+    updating = False
+
+
+class FirstHalfPreconditionedByLocalGradient(oracle.Adam):
+    options = helpers.EXTRAGRADIENT
+
+    def first_direction(self, o, g, l):
+        return super().first_direction(o, l, l)
+
+
+class DecayCoupled(oracle.Adam):
+    options = {"weight_decay": 0.1, "decoupled_weight_decay": True}
+
+    def decay(self, o, *, decoupled):
+        return super().decay(o, decoupled=not decoupled)
+
+
+class TrustAfterDecay(oracle.LARS):
+    options = {"weight_decay": 0.5, "trust_coefficient": 0.3}
+
+    def trust(self, o):
+        self.raw = self.raw + self.constant(o["weight_decay"]) * self.x
+        return super().trust(o)
+
+
+class TrustLeftOutOfTheExtrapolation(oracle.LARS):
+    options = {}
+
+    def update(self, o, g, l):
+        u, _ = super().update(o, g, l)
+        return u, l
+
+
+class TrustLeftOutOfTheFirstHalf(oracle.LARS):
+    options = helpers.EXTRAGRADIENT
+
+    def first_direction(self, o, g, l):
+        return l
+
+
+class TrustOfTheLocalGradient(oracle.LARS):
+    options = {}
+
+    def update(self, o, g, l):
+        self.raw = l
+        return super().update(o, g, l)
+
+
+class DecayNotScaled(oracle.LAMB):
+    options = {"weight_decay": 0.5}
+
+    def update(self, o, g, l):
+        u, z = super().update({**o, "weight_decay": 0.0}, g, l)
+        return u + self.constant(o["weight_decay"]) * self.x, z
+
+
+class ExtrapolationScaled(oracle.LAMB):
+    options = {}
+
+    def update(self, o, g, l):
+        u, z = super().update(o, g, l)
+        plain, _ = oracle.Adam.update(self, o, g, l)
+        return u, z * (u.norm() / plain.norm() if u.value.size else self.constant(1.0))
+
+
+class DecayExtrapolated(oracle.LAMB):
+    options = {"weight_decay": 0.5}
+
+    def prepared(self, o, grad, scale):
+        return super().prepared(o, grad, scale) + self.constant(o["weight_decay"]) * self.x
+
+
+WRONG = [value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, oracle.Oracle)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda rule: rule.__name__)
 def test_wrong_rules_fail_the_check(wrong, dtype):
-    check("reference", helpers.RULES["sgd"], wrong.options, dtype, oracle.SGD)
+    right = next(base for base in wrong.__mro__ if base.__module__ == oracle.__name__)
+    rule = next(rule for rule in helpers.RULES.values() if rule.oracle is right)
+    check("reference", rule, wrong.options, dtype, right)
     with pytest.raises(AssertionError, match="times what rounding explains"):
-        check("reference", helpers.RULES["sgd"], wrong.options, dtype, wrong)
+        check("reference", rule, wrong.options, dtype, wrong)
