@@ -88,11 +88,23 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def introduction(settings: Settings) -> str:
+    """Return what is about to be compared."""
+    share = recipe.LOCAL_BATCH_SIZE
+    workers = str(settings.workers) if settings.workers else f"one for every {share} images of the batch"
+    images = len(digits.load().train.labels)
+    return (
+        f"Nesterov SGD against ExtrapSGD on {images} images of digits: {settings.epochs} epochs at every batch size, "
+        f"{settings.seeds} seeds. Simulated workers: {workers}."
+    )
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the demo."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console()
+    console.print(introduction(options.settings))
     start = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

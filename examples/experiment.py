@@ -171,5 +171,5 @@ def _run_all(
         done = progress.track(as_completed(futures), total=len(futures), description=what)
         return {futures[future]: future.result() for future in done}
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)  # what is queued would hold up the error, or Ctrl-C
+        pool.shutdown(cancel_futures=True)  # what is queued would hold up the error, or Ctrl-C
         raise

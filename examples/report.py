@@ -59,25 +59,25 @@ def _difference(regime: str, batch_size: int, sgd: Sequence[float], extrap: Sequ
 def accuracy_table(results: Sequence[Result], regime: str) -> Table:
     """Return the accuracies under one regime."""
     shown = _table(f"Test accuracy in %, {_LR[regime]}: mean ± std over seeds")
-    for name in ("batch", *(f"{m}{what}" for m in recipe.METHODS for what in (" lr", "")), "difference [95 %]"):
-        shown.add_column(name, justify="right")
+    for name in ("batch", "SGD", "at lr", "ExtrapSGD", "at lr", "difference [95 %]"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for d in differences(results):
         if d.regime == regime:
-            pair = [f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"]
-            for r in reversed(_pair(results, regime, d.batch_size)):
-                accuracy = f"{statistics.fmean(r.test_accuracy):.1f} ± {statistics.stdev(r.test_accuracy):.1f}"
-                pair = [f"{r.lr:g}", accuracy, *pair]
-            shown.add_row(str(d.batch_size), *pair)
+            row = [str(d.batch_size)]
+            for r in _pair(results, regime, d.batch_size):
+                row += [
+                    f"{statistics.fmean(r.test_accuracy):.1f} ± {statistics.stdev(r.test_accuracy):.1f}",
+                    f"{r.lr:g}",
+                ]
+            shown.add_row(*row, f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
     return shown
 
 
 def time_table(results: Sequence[Result]) -> Table:
     """Return the times of one worker's optimizer step and of a training step of all simulated workers."""
-    shown = _table("Time per step: one worker's optimizer, and training by all workers")
-    for name in ("batch", "workers", "steps", *(f"{m}, µs" for m in recipe.METHODS)):
+    shown = _table("Median time per step: one worker's optimizer, µs; training of all, ms")
+    for name in ("batch", "workers", "steps", "SGD, µs", "ExtrapSGD, µs", "SGD, ms", "ExtrapSGD, ms"):
         shown.add_column(name, justify="right")
-    for method in recipe.METHODS:
-        shown.add_column(f"training, {method}, ms", justify="right")
     for batch_size in sorted({r.batch_size for r in results}):
         pair = _pair(results, "scaled", batch_size)
         optimizer = [f"{1e6 * statistics.median(run.optimizer_seconds for run in r.runs):.0f}" for r in pair]

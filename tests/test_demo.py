@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import demo
 import digits
@@ -27,7 +26,7 @@ LR = 0.1
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, str(EXAMPLES / "demo.py"), "--quick", "--threads", "2", "--out", str(out)]
+    command = [sys.executable, demo.__file__, "--quick", "--threads", "2", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((out / "demo.json").read_text()), (out / "demo.png").read_bytes()
