@@ -137,7 +137,7 @@ class Oracle:
         if scale != 1:
             g = g * self.constant(1 / scale)
         if self.clip is not None:
-            g = g * self.clip
+            g = g * self.constant(self.clip)
         return -g if o["maximize"] else g
 
     def prepared(self, o, grad, scale):
@@ -266,12 +266,9 @@ class LAMB(Adam):
         return (u * (norm_x / norm_u) if norm_x.value * norm_u.value else u), z
 
 
-def clip_coefficient(gradients, max_norm, scale=1.0):
-    """What brings the norm of all gradients, once unscaled, down to `max_norm`; and that norm."""
-    norm = np.sqrt(sum(np.sum(values(g) ** 2) for g in gradients)) / scale
-    unit = min((torch.finfo(torch.promote_types(g.dtype, torch.float32)).eps / 2 for g in gradients), default=0)
-    coefficient = min(1.0, max_norm / (norm + 1e-6))
-    return Rounded(np.float64(coefficient), unit * coefficient, unit), norm
+def gradient_norm(gradients, scale=1.0):
+    """Norm of all gradients, once unscaled."""
+    return np.sqrt(sum(np.sum(values(g) ** 2) for g in gradients)) / scale
 
 
 def assert_within(actual, expected, name):
