@@ -66,7 +66,9 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
 void Plan::add(size_t i, uint32_t index) {
   TensorView target;
   if (!read_tensor(targets_[i].ptr(), target) || target.device_type != 1)
-    reject("a parameter must be a dense CPU tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims", i);
+    reject(
+        "a parameter must be a dense CPU tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims",
+        i);
   if (i > 0 && (target.dtype != dtype_ || target.complex != complex_)) reject("a bucket must have one dtype", i);
   dtype_ = target.dtype;
   complex_ = target.complex;
@@ -186,7 +188,8 @@ void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
   }
   if (!needed) return;
   const CpuKernels& kernels = cpu::selected_kernels();
-  cpu::measure_rms(kernels.square_sum(arithmetic(dtype_)), bytes_of(arithmetic(dtype_)), entries_, chunks_, rms_, threads);
+  cpu::measure_rms(kernels.square_sum(arithmetic(dtype_)), bytes_of(arithmetic(dtype_)), entries_, chunks_, rms_,
+                   threads);
 }
 
 double Plan::gradient_square_sum(int threads) const {
