@@ -183,6 +183,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def _gradient_norm(self, groups: Iterable[int], scale: float) -> float:
         """Return the norm of the unscaled gradients of ``groups``, also in ``grad_norm``; 0 where none wants it."""
         if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
+            self.grad_norm = None
             return 0.0
         executors = (executor for i in groups for executor in self._plans[i].executors)
         self.grad_norm = math.sqrt(sum(executor.gradient_square_sum() for executor in executors)) / scale
