@@ -34,7 +34,8 @@ def drawn(backend, param, kind="uniform", *, seed=0, rank=0, before=0, step=1):
     others = [torch.nn.Parameter(param.new_zeros(5)) for _ in range(before)]
     param.detach().zero_()
     params = [*others, param]
-    optimizer = ExtrapSGD(params, extrapolation=None, noise=kind, noise_std=1.0, seed=seed, backend=backend)
+    groups = [{"params": [p]} for p in params]  # the index counts on from group to group
+    optimizer = ExtrapSGD(groups, extrapolation=None, noise=kind, noise_std=1.0, seed=seed, backend=backend)
     optimizer.rank = rank
     for p in params:
         p.grad = torch.zeros_like(p)
