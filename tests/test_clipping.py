@@ -73,7 +73,7 @@ def test_groups_are_clipped_by_the_norm_of_all(backend, rule, dtype, perturbatio
         assert optimizer.grad_norm == pytest.approx(norm, rel=1e-12)
 
 
-def twins(backend, dtype, **options):
+def twins(backend, dtype):
     """A clipping optimizer, and torch's on copies of the parameters."""
     params = helpers.zoo(backend, dtype)
     copies = [torch.nn.Parameter(p.detach().clone()) for p in params]

@@ -65,9 +65,8 @@ every_optimizer = pytest.mark.parametrize("info", INFOS, ids=lambda each: each.n
 
 def keywords(info, desc, backend):
     """Made anew for each test, since a test may change a tensor lr."""
-    own = {"capturable", "amsgrad"} if info.optim_cls is ExtrapLAMB else set()
     case = next(case for case in info.optim_inputs_func("cpu") if case.desc == desc)
-    return {**{name: value for name, value in case.kwargs.items() if name not in own}, "backend": backend}
+    return {**case.kwargs, "backend": backend}
 
 
 def linear_model(backend, contiguous=True):
