@@ -211,12 +211,16 @@ class EpsInsideTheRoot(oracle.Adam):
         return (self.unbiased(second_moment, o["betas"][1], count) + self.constant(o["eps"])).sqrt()
 
 
-class ExtrapolationNotPreconditioned(oracle.Adam):
+class AlongPlainGradient:
     options = {}
 
     def update(self, o, g, l):
         u, _ = super().update(o, g, l)
         return u, l
+
+
+class ExtrapolationNotPreconditioned(AlongPlainGradient, oracle.Adam):
+    pass
 
 
 class MomentsAdvancedTwice(oracle.Adam):
@@ -265,12 +269,8 @@ class TrustAfterDecay(oracle.LARS):
         return super().trust(o)
 
 
-class TrustLeftOutOfTheExtrapolation(oracle.LARS):
-    options = {}
-
-    def update(self, o, g, l):
-        u, _ = super().update(o, g, l)
-        return u, l
+class TrustLeftOutOfTheExtrapolation(AlongPlainGradient, oracle.LARS):
+    pass
 
 
 class TrustLeftOutOfTheFirstHalf(oracle.LARS):
