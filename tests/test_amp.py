@@ -5,10 +5,13 @@ import oracle
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD
+from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
 
 OPTIONS = {
     "plain": {},
+    "adamw": {"optimizer": ExtrapAdamW},
+    "lamb": {"optimizer": ExtrapLAMB, "weight_decay": 0.1},
+    "lars": {"optimizer": ExtrapLARS, "momentum": 0.9, "weight_decay": 0.1},
     "noisy": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "noise": "gaussian", "noise_scale": "gradient"},
     "extragradient": {"momentum": 0.9, **helpers.EXTRAGRADIENT},
 }
@@ -17,7 +20,8 @@ SCALE = 2.0**10
 
 
 def make(backend, dtype, options):
-    return ExtrapSGD(helpers.zoo(backend, dtype), lr=0.1, backend=backend, **options)
+    options = {"optimizer": ExtrapSGD, **options}
+    return options.pop("optimizer")(helpers.zoo(backend, dtype), lr=0.1, backend=backend, **options)
 
 
 def make_scaler(backend):

@@ -1,0 +1,24 @@
+"""capturable=True: learning rates and step counts are tensors, as a captured step needs them."""
+
+import helpers
+import pytest
+import torch
+
+from extrap_kernels import ExtrapAdam, ExtrapAdamW
+
+
+@pytest.mark.parametrize("optimizer", [ExtrapAdam, ExtrapAdamW])
+def test_tensors_give_the_bits_of_numbers(backend, optimizer):
+    device = helpers.DEVICES[backend]
+    # A number that float32 holds, so that both are the same.
+    plain = optimizer(helpers.zoo(backend), lr=0.125, extrap_lr=0.5, backend=backend)
+    lr, extrap_lr = torch.tensor(0.125, device=device), torch.tensor(0.5, device=device)
+    captured = optimizer(helpers.zoo(backend), lr=lr, extrap_lr=extrap_lr, capturable=True, backend=backend)
+    for each in (plain, captured):
+        helpers.train(each, steps=2)
+    plain.param_groups[0]["lr"] = 0.25
+    captured.param_groups[0]["lr"].fill_(0.25)
+    for each in (plain, captured):
+        helpers.train(each, steps=2)
+    helpers.assert_same_bits(helpers.snapshot(captured), helpers.snapshot(plain))
+    assert all(torch.equal(s["step"], torch.tensor(4.0)) for s in captured.state.values())
