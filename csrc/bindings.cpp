@@ -18,8 +18,7 @@ PYBIND11_MODULE(_C, m) {
       .def("refresh", &extrap::Plan::refresh)
       .def("set_gradient", &extrap::Plan::set_gradient)
       .def("run", &extrap::Plan::run)
-      .def("gradient_square_sum", &extrap::Plan::gradient_square_sum)
-      .def_property_readonly("chunk_count", &extrap::Plan::chunk_count);
+      .def("gradient_square_sum", &extrap::Plan::gradient_square_sum);
   py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer's state consists of.")
       .def(py::init<const py::dict&>())
       .def("matches", &extrap::StateSnapshot::matches);

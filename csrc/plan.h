@@ -37,8 +37,6 @@ class Plan {
   // Of the gradients as they are: neither unscaled nor clipped.
   double gradient_square_sum(int threads) const;
 
-  size_t chunk_count() const { return chunks_.size(); }
-
  private:
   struct Member {
     PyObject *param, *target, *state;  // borrowed: the lists below hold them

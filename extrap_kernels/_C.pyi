@@ -38,9 +38,6 @@ class Plan:
     def gradient_square_sum(self, threads: int) -> float:
         """Sum of squares of the gradients as they are: neither unscaled nor clipped."""
 
-    @property
-    def chunk_count(self) -> int: ...
-
 class StateSnapshot:
     """The objects that an optimizer's state consists of, to see whether one was exchanged."""
 

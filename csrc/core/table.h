@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "core/macros.h"
-
 namespace extrap {
 
 constexpr int kMaxBuffers = 2;
@@ -28,7 +26,5 @@ struct Chunk {
   int32_t tensor;
   int64_t begin, count;
 };
-
-EXTRAP_HD int64_t chunks_of(int64_t numel, int64_t chunk_size) { return (numel + chunk_size - 1) / chunk_size; }
 
 }  // namespace extrap
