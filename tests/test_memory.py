@@ -96,4 +96,5 @@ def test_step_takes_under_a_percent_of_the_parameters(measure, case, dtype, opti
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_copies_of_the_reference_are_seen(measure):
-    assert measured(measure, "momentum", torch.float32, "reference") > 0.25
+    """It holds at least one copy of a tensor at a time, and there are four; the kernel counts resident pages to a few."""
+    assert measured(measure, "momentum", torch.float32, "reference") > 0.2
