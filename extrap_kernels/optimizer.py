@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -12,17 +11,10 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import backends, options
+from extrap_kernels.backends.scaling import Scaling, clip_coefficient
 from extrap_kernels.layout import empty_state, has_state_layout, overlaps
 
 Closure = Callable[[], Union[float, Tensor]]
-
-
-def _clip_coefficient(norm: float, max_norm: Optional[float]) -> float:
-    """Return the factor of ``torch.nn.utils.clip_grad_norm_``; not a number where the norm is none."""
-    if max_norm is None:
-        return 1.0
-    coefficient = max_norm / (norm + 1e-6)
-    return 1.0 if coefficient > 1.0 else coefficient
 
 
 class ExtrapOptimizer(torch.optim.Optimizer):
@@ -39,8 +31,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
             workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
             and clear it.
-        grad_norm: norm of all gradients, unscaled and before clipping, in the last step; None while ``max_grad_norm``
-            is None.
+        grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
+            tensor from a backend that works on the device; None while ``max_grad_norm`` is None.
     """
 
     rule: ModuleType
@@ -55,7 +47,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.backend = backend
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
-        self.grad_norm: Optional[float] = None
+        self.grad_norm: Union[float, Tensor, None] = None
         self._forget_plans()
         super().__init__(params, {**defaults, "train_mode": True})
 
@@ -119,10 +111,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 "first backward, or a closure"
             )
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and float(found_inf) != 0.0:
+        if found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0:
             self._return_to_base(only_without_gradient=False)
         else:
-            self._run(range(len(self.param_groups)), correct=True, grad_scale=getattr(self, "grad_scale", None))
+            scale = getattr(self, "grad_scale", None)
+            self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
             self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
         return loss
@@ -162,31 +155,56 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def _extragradient_groups(self) -> list[int]:
         return [i for i, group in enumerate(self.param_groups) if group["extrapolation"] == "extragradient"]
 
+    def _works_on_device(self) -> bool:
+        """Whether GradScaler's flag can stay on the device: every parameter is stepped there."""
+        devices = {param.device for group in self.param_groups for param in group["params"]}
+        return all(backends.works_on_device(self.backend, device) for device in devices)
+
     @torch.no_grad()
-    def _run(self, groups: Iterable[int], *, correct: bool, grad_scale: Union[float, Tensor, None]) -> None:
+    def _run(
+        self,
+        groups: Iterable[int],
+        *,
+        correct: bool,
+        grad_scale: Union[float, Tensor, None],
+        found_inf: Optional[Tensor] = None,
+    ) -> None:
         if self._snapshot is None or not self._snapshot.matches(self.state):
             self._plans = {}
         # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
         stale = [i for i in groups if not self._is_fresh(i)]
         if stale:
             self._plan(stale)
-        scale = 1.0 if grad_scale is None else float(grad_scale)
+        executors = [executor for i in groups for executor in self._plans[i].executors]
+        on_device = bool(executors) and all([executor.on_device for executor in executors])
+        scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
+        norm = self._gradient_norm(groups, executors, scale, on_device)
         rank = self._noise_rank()
-        norm = self._gradient_norm(groups, scale)
         for i in groups:
             group = self.param_groups[i]
             key = (group["seed"] + rank) % 2**64
-            clip = _clip_coefficient(norm, group["max_grad_norm"])
+            scaling = Scaling(scale, clip_coefficient(norm, group["max_grad_norm"]), found_inf if on_device else None)
             for executor in self._plans[i].executors:
-                executor.run(group, key=key, correct=correct, grad_scale=scale, clip=clip)
+                executor.run(group, key=key, correct=correct, scaling=scaling)
 
-    def _gradient_norm(self, groups: Iterable[int], scale: float) -> float:
-        """Return the norm of the unscaled gradients of ``groups``, also in ``grad_norm``; 0 where none wants it."""
+    def _gradient_norm(
+        self,
+        groups: Iterable[int],
+        executors: list[backends.Executor],
+        scale: Union[float, Tensor],
+        on_device: bool,
+    ) -> Union[float, Tensor]:
+        """Return the norm of the unscaled gradients, also in ``grad_norm``; 0 where no group wants it."""
+        self.grad_norm = None
         if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
-            self.grad_norm = None
             return 0.0
-        executors = (executor for i in groups for executor in self._plans[i].executors)
-        self.grad_norm = math.sqrt(sum(executor.gradient_square_sum() for executor in executors)) / scale
+        devices = {executor.device for executor in executors} or {torch.device("cpu")}
+        totals = {device: torch.zeros((), dtype=torch.float64, device=device) for device in devices}
+        for executor in executors:
+            executor.add_gradient_square_sum(totals[executor.device])
+        first, *others = totals.values()
+        norm = sum((total.to(first.device) for total in others), first).sqrt() / scale
+        self.grad_norm = norm if on_device else float(norm)
         return self.grad_norm
 
     def _plan(self, groups: Iterable[int]) -> None:
@@ -208,9 +226,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def state_of(self, param: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Return the state of ``param``, created where it is missing: ``step``, ``base`` and the named buffers."""
         state: dict[str, Tensor] = self.state[param]
+        on_device = backends.works_on_device(self.backend, param.device)
+        step_device = param.device if on_device else torch.device("cpu")
         if "base" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)
             state["base"] = empty_state(param).copy_(param)
+        elif state["step"].device != step_device:
+            state["step"] = state["step"].to(step_device)
         for name in ("base", *names):
             if name not in state:
                 state[name] = torch.zeros_like(state["base"])

@@ -96,5 +96,5 @@ def test_step_takes_under_a_percent_of_the_parameters(measure, case, dtype, opti
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_copies_of_the_reference_are_seen(measure):
-    """It holds at least one copy of a tensor at a time, and there are four; the kernel counts resident pages to a few."""
+    """It holds a copy of at least one tensor at a time, of four; resident pages are counted to a few."""
     assert measured(measure, "momentum", torch.float32, "reference") > 0.2

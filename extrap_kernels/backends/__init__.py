@@ -13,22 +13,41 @@ from torch import Tensor
 from extrap_kernels.backends.member import Member, check_local_gradient
 from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason, state_snapshot
 from extrap_kernels.backends.reference import ReferenceExecutor
+from extrap_kernels.backends.scaling import Scaling
 
-__all__ = ["GroupPlan", "check_gradients", "check_name", "missing_reason", "resolve", "state_snapshot"]
+__all__ = [
+    "Executor",
+    "GroupPlan",
+    "check_gradients",
+    "check_name",
+    "missing_reason",
+    "resolve",
+    "state_snapshot",
+    "works_on_device",
+]
 
 NAMES = ("auto", "cpu", "reference", "cuda", "triton")
+_ON_DEVICE = ("cuda", "triton")
 
 
 class Executor(Protocol):
     """Steps some parameters of one param group."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a step reads nothing on the host: neither the step count nor the scaling nor tensor options."""
+
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the executor no longer fits the parameters."""
 
-    def gradient_square_sum(self) -> float:
-        """Return the sum of squares of the gradients as they are: neither unscaled nor clipped."""
+    def add_gradient_square_sum(self, total: Tensor) -> None:
+        """Add the squares of the gradients, neither unscaled nor clipped, to a 0-dim float64 tensor on the device."""
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step the parameters under the options of ``group``; ``correct=False`` only extrapolates."""
 
 
@@ -73,6 +92,11 @@ def resolve(backend: str, device: torch.device) -> str:
     if backend == "cpu" and device.type != "cpu":
         raise RuntimeError(f"backend 'cpu' cannot step a parameter on device {device}; use backend='auto'")
     return backend
+
+
+def works_on_device(backend: str, device: torch.device) -> bool:
+    """Whether parameters on ``device`` are stepped without a read on the host; their step count lives there, too."""
+    return resolve(backend, device) in _ON_DEVICE
 
 
 def check_gradients(params: Iterable[Tensor], local_gradients: Mapping[Tensor, Tensor]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.backends.scaling import Scaling
 from extrap_kernels.layout import empty_dense, is_dense
 
 try:
@@ -52,6 +53,9 @@ class CpuExecutor:
         members: parameters with a gradient.
         like_param: whether the gradients have the dtype of the parameters; else they are read in that of the base.
     """
+
+    device = torch.device("cpu")
+    on_device = False
 
     def __init__(
         self,
@@ -100,16 +104,16 @@ class CpuExecutor:
             self._plan.set_gradient(i, is_local, relaid.copy_(source))
         return True
 
-    def gradient_square_sum(self) -> float:
-        """Return the sum of squares of the gradients as they are."""
-        return self._plan.gradient_square_sum(torch.get_num_threads())
+    def add_gradient_square_sum(self, total: Tensor) -> None:
+        """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
+        total += self._plan.gradient_square_sum(torch.get_num_threads())
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
         if not correct:
             for param, target in self._staged:
                 target.copy_(param)
-        self._plan.run(group, key, correct, grad_scale, clip, torch.get_num_threads())
+        self._plan.run(group, key, correct, float(scaling.grad_scale), float(scaling.clip), torch.get_num_threads())
         # What autograd has saved of the parameters is out of date, as after any in-place operation.
         torch.autograd.graph.increment_version(self._targets)
         for param, target in self._staged:

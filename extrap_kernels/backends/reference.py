@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.backends.member import Member
+from extrap_kernels.backends.scaling import Scaling
 from extrap_kernels.reference.norms import square_sum
 from extrap_kernels.reference.step import step_parameter
 
@@ -20,7 +21,10 @@ class ReferenceExecutor:
     It looks everything up as a step is planned, so it serves one step and is planned anew for the next.
     """
 
+    on_device = False
+
     def __init__(self, rule: ModuleType, members: Sequence[Member], local_gradients: Mapping[Tensor, Tensor]) -> None:
+        self.device = members[0].param.device
         self._rule = rule
         self._members = members
         self._local = dict(local_gradients)
@@ -29,14 +33,15 @@ class ReferenceExecutor:
         """Return False: plan again."""
         return False
 
-    def gradient_square_sum(self) -> float:
-        """Return the sum of squares of the gradients as they are."""
-        return sum(square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g) for g in self._gradients())
+    def add_gradient_square_sum(self, total: Tensor) -> None:
+        """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
+        for g in self._gradients():
+            total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
     def _gradients(self) -> list[Tensor]:
         return [member.param.grad for member in self._members if member.param.grad is not None]
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, grad_scale: float, clip: float) -> None:
+    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
         for member, grad in zip(self._members, self._gradients()):
             step_parameter(
@@ -49,6 +54,6 @@ class ReferenceExecutor:
                 key=key,
                 index=member.index,
                 correct=correct,
-                grad_scale=grad_scale,
-                clip=clip,
+                grad_scale=float(scaling.grad_scale),
+                clip=float(scaling.clip),
             )
