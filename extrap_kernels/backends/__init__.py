@@ -10,10 +10,12 @@ from typing import Any, Optional, Protocol
 import torch
 from torch import Tensor
 
+from extrap_kernels import triton_kernels
 from extrap_kernels.backends.member import Member, check_local_gradient
 from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason, state_snapshot
 from extrap_kernels.backends.reference import ReferenceExecutor
 from extrap_kernels.backends.scaling import Scaling
+from extrap_kernels.backends.staging import like_param
 
 __all__ = [
     "Executor",
@@ -64,7 +66,9 @@ def missing_reason(backend: str) -> Optional[str]:
     """Return why ``backend`` cannot be used here and what to do about it, or None if it can."""
     if backend == "cpu":
         return missing_cpu_reason()
-    if backend in ("cuda", "triton"):
+    if backend == "triton":
+        return triton_kernels.missing_reason()
+    if backend == "cuda":
         return f"this version has no {backend!r} backend yet; use backend='auto'"
     return None
 
@@ -81,17 +85,25 @@ def check_name(backend: str) -> None:
 def resolve(backend: str, device: torch.device) -> str:
     """Return the backend that steps parameters on ``device``.
 
-    ``"auto"``: ``cpu`` for CPU tensors if it was built, ``reference`` otherwise. Any other value: that backend.
+    ``"auto"``: ``cpu`` for CPU tensors if it was built, ``triton`` for those of a GPU if it is installed, ``reference``
+    otherwise. Any other value: that backend.
 
     Raises:
         RuntimeError: ``backend`` is not there, or cannot take tensors of this device.
     """
     check_name(backend)
     if backend == "auto":
-        return "cpu" if device.type == "cpu" and missing_cpu_reason() is None else "reference"
-    if backend == "cpu" and device.type != "cpu":
-        raise RuntimeError(f"backend 'cpu' cannot step a parameter on device {device}; use backend='auto'")
+        wanted = "cpu" if device.type == "cpu" else "triton"
+        return wanted if _takes_device(wanted, device) and missing_reason(wanted) is None else "reference"
+    if not _takes_device(backend, device):
+        raise RuntimeError(f"backend {backend!r} cannot step a parameter on device {device}; use backend='auto'")
     return backend
+
+
+def _takes_device(backend: str, device: torch.device) -> bool:
+    if backend == "triton":
+        return triton_kernels.takes_device(device)
+    return backend == "reference" or device.type == backend
 
 
 def works_on_device(backend: str, device: torch.device) -> bool:
@@ -116,6 +128,15 @@ def check_gradients(params: Iterable[Tensor], local_gradients: Mapping[Tensor, T
             check_local_gradient(param, local_gradients[param])
 
 
+def _executor_type(backend: str) -> Any:
+    if backend == "triton":
+        # Here, since it needs Triton.
+        from extrap_kernels.backends.triton import TritonExecutor
+
+        return TritonExecutor
+    return CpuExecutor
+
+
 class GroupPlan:
     """The executors of one param group, for the parameters that have gradients now.
 
@@ -133,24 +154,22 @@ class GroupPlan:
         local_gradients = optimizer.local_gradients
         self._absent = [param for param in group["params"] if param.grad is None]
         chosen = {device: resolve(optimizer.backend, device) for device in {p.device for p in group["params"]}}
-        native: dict[tuple[torch.dtype, bool], list[Member]] = defaultdict(list)
-        others: list[Member] = []
+        buckets: dict[tuple[str, torch.device, torch.dtype, bool], list[Member]] = defaultdict(list)
         for index, param in enumerate(group["params"], first_index):
             if param.grad is None:
                 continue
             member = Member(param, optimizer.state_of(param, self.state_names), index)
-            if chosen[param.device] == "cpu":
-                native[CpuExecutor.bucket_key(param, local_gradients.get(param))].append(member)
-            else:
-                others.append(member)
+            like = like_param(param, local_gradients.get(param))
+            buckets[chosen[param.device], param.device, param.dtype, like].append(member)
         self.executors: list[Executor] = []
-        for (_, like_param), members in native.items():
-            executor = CpuExecutor(optimizer.rule_name, self.state_names, members, like_param)
+        for (name, _, _, like), members in buckets.items():
+            if name == "reference":
+                self.executors.append(ReferenceExecutor(optimizer.rule, members, local_gradients))
+                continue
+            executor = _executor_type(name)(optimizer.rule_name, self.state_names, members, like)
             if not executor.refresh(local_gradients):
                 raise RuntimeError("the gradients changed while the step was being planned")
             self.executors.append(executor)
-        if others:
-            self.executors.append(ReferenceExecutor(optimizer.rule, others, local_gradients))
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""

@@ -8,9 +8,9 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.backends.member import Member
 from extrap_kernels.backends.scaling import Scaling
-from extrap_kernels.layout import empty_dense, is_dense
+from extrap_kernels.backends.staging import Staging
 
 try:
     from extrap_kernels import _C
@@ -35,15 +35,6 @@ def state_snapshot(state: dict[Tensor, Any]) -> Optional[_C.StateSnapshot]:
     return _C.StateSnapshot(state) if _import_error is None else None
 
 
-def _is_plain(param: Tensor) -> bool:
-    return is_dense(param) and not param.is_conj() and not param.is_neg()
-
-
-def _like_param(param: Tensor, local: Optional[Tensor]) -> bool:
-    """Whether the kernel may read the gradients in the parameter's dtype; else it reads that of the base iterate."""
-    return all(g.dtype == param.dtype for g in (param.grad, local) if g is not None)
-
-
 class CpuExecutor:
     """Steps its members, which share a dtype and a gradient dtype, in one pass over their buffers.
 
@@ -64,26 +55,17 @@ class CpuExecutor:
         members: Sequence[Member],
         like_param: bool,
     ) -> None:
-        # A parameter that is no plain run of memory is stepped in a copy, which replaces its values after the kernel.
-        self._targets = [m.param if _is_plain(m.param) else empty_dense(m.param, m.param.dtype) for m in members]
-        self._staged = [(m.param, t) for m, t in zip(members, self._targets) if t is not m.param]
+        self._staging = Staging(members, like_param)
         self._params = [m.param for m in members]
-        self._like_param = like_param
-        self._grad_dtype = members[0].param.dtype if like_param else members[0].state["base"].dtype
         self._plan = _C.Plan(
             rule=rule_name,
             params=self._params,
-            targets=self._targets,
+            targets=self._staging.targets,
             states=[m.state for m in members],
             state_names=state_names,
             indices=[m.index for m in members],
             gradient_like_param=like_param,
         )
-
-    @staticmethod
-    def bucket_key(param: Tensor, local: Optional[Tensor]) -> tuple[torch.dtype, bool]:
-        """Return what parameters must share to be stepped by one executor: the dtype, and ``like_param``."""
-        return param.dtype, _like_param(param, local)
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""
@@ -94,14 +76,10 @@ class CpuExecutor:
             param = self._params[i]
             source = local_gradients[param] if is_local else param.grad
             assert source is not None
-            if is_local:
-                check_local_gradient(param, source)
-            if source.layout != torch.strided or source.shape != param.shape:
+            relaid = self._staging.relaid(i, param, source, is_local=is_local)
+            if relaid is None:
                 return False
-            if self._like_param and source.dtype != param.dtype:
-                return False
-            relaid = empty_dense(self._targets[i], self._grad_dtype)
-            self._plan.set_gradient(i, is_local, relaid.copy_(source))
+            self._plan.set_gradient(i, is_local, relaid)
         return True
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
@@ -111,10 +89,6 @@ class CpuExecutor:
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
         if not correct:
-            for param, target in self._staged:
-                target.copy_(param)
+            self._staging.fetch()
         self._plan.run(group, key, correct, float(scaling.grad_scale), float(scaling.clip), torch.get_num_threads())
-        # What autograd has saved of the parameters is out of date, as after any in-place operation.
-        torch.autograd.graph.increment_version(self._targets)
-        for param, target in self._staged:
-            param.copy_(target)
+        self._staging.put_back()

@@ -1,0 +1,95 @@
+"""Philox4x32-10 (Salmon et al., SC 2011) and the noise made from it. Twin: ``csrc/core/philox.h``, ``csrc/core/noise.h``."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from extrap_kernels.triton_kernels.storage import square_root
+
+
+@triton.jit
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """Return the four words of each counter; all arguments and results are uint32."""
+    M0: tl.constexpr = 0xD2511F53
+    M1: tl.constexpr = 0xCD9E8D57
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(c0, c0 * 0 + M0), c0 * M0
+        high1, low1 = tl.umulhi(c2, c2 * 0 + M1), c2 * M1
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 += 0x9E3779B9
+        k1 += 0xBB67AE85
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def unit_interval(word):
+    """Map words to (0, 1), exactly: 23 bits and a half."""
+    return ((word >> 9).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+
+
+@triton.jit
+def log_unit(u):
+    """Natural logarithm on (0, 1), relative error below 1.5e-7."""
+    shifted = u.to(tl.int32, bitcast=True) + (0x3F800000 - 0x3F3504F3)
+    exponent = (shifted >> 23).to(tl.float32) - 127.0
+    f = ((shifted & 0x007FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True) - 1.0
+    p = f * 0.08700435 + -0.14267486
+    p = p * f + 0.14914769
+    p = p * f + -0.16577585
+    p = p * f + 0.19963063
+    p = p * f + -0.25001338
+    p = p * f + 0.3333391
+    square = f * f
+    # ln 2 in two parts, of which the first times the exponent is exact.
+    small = exponent * -2.12194440e-4 + (square * f) * p
+    return exponent * 0.693359375 + ((square * -0.5 + small) + f)
+
+
+@triton.jit
+def sine_cosine_turns(u):
+    """Sine and cosine of ``2 * pi * u`` for ``u`` in (0, 1), relative error below 3e-7."""
+    quarters = u * 4.0
+    quadrant = (quarters + 0.5).to(tl.int32)
+    f = quarters - quadrant.to(tl.float32)
+    q = f * f
+    s = (((q * -0.004601658 + 0.07968003) * q + -0.6459635) * q + 1.5707964) * f
+    c = ((q * -0.020417282 + 0.25360322) * q + -1.2336977) * q + 1.0
+    # Quadrants 0 to 3 have (sin, cos) = (s, c), (c, -s), (-s, -c), (-c, s).
+    odd = (quadrant & 1) != 0
+    sine, cosine = tl.where(odd, c, s), tl.where(odd, s, c)
+    sine = tl.where((quadrant & 2) != 0, -sine, sine)
+    cosine = tl.where(((quadrant + 1) & 2) != 0, -cosine, cosine)
+    return sine, cosine
+
+
+@triton.jit
+def normal_pair(word_a, word_b):
+    """Box-Muller: two independent N(0, 1) from two words."""
+    radius = square_root(log_unit(unit_interval(word_a)) * -2.0)
+    sine, cosine = sine_cosine_turns(unit_interval(word_b))
+    return radius * cosine, radius * sine
+
+
+@triton.jit
+def noise(key, index, step, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
+    """Return the float32 noise of ``BLOCK`` elements from position ``start``, a multiple of 4.
+
+    One counter serves four consecutive elements. U(-1, 1), or N(0, 1) where ``GAUSSIAN``.
+    """
+    counter = (start >> 2) + tl.arange(0, BLOCK // 4)
+    zero = counter.to(tl.uint32) * 0
+    w0, w1, w2, w3 = philox4x32(
+        counter.to(tl.uint32),
+        (counter >> 32).to(tl.uint32),
+        zero + index.to(tl.uint32),
+        zero + step.to(tl.uint32),
+        key.to(tl.uint32),
+        (key >> 32).to(tl.uint32),
+    )
+    if GAUSSIAN:
+        n0, n1 = normal_pair(w0, w1)
+        n2, n3 = normal_pair(w2, w3)
+    else:
+        n0, n1 = unit_interval(w0) * 2.0 - 1.0, unit_interval(w1) * 2.0 - 1.0
+        n2, n3 = unit_interval(w2) * 2.0 - 1.0, unit_interval(w3) * 2.0 - 1.0
+    return tl.join(tl.join(n0, n2), tl.join(n1, n3)).reshape(BLOCK)
