@@ -3,11 +3,41 @@
 #include <pybind11/stl.h>
 
 #include "cpu/driver.h"
+#include "device_plan.h"
 #include "plan.h"
 #include "state_snapshot.h"
 #include "tensor_view.h"
 
 namespace py = pybind11;
+
+namespace {
+
+#if defined(EXTRAP_HAVE_CUDA)
+constexpr bool kCudaBuilt = true;
+const char* cuda_problem() { return extrap::cuda::device_problem(); }
+#else
+constexpr bool kCudaBuilt = false;
+const char* cuda_problem() { return "this build has no CUDA kernels"; }
+#endif
+
+// What `action` does to memory in emulated kernels: (address, bytes, whether it is a store) of each access.
+std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::function& action) {
+  std::vector<extrap::cuda::Access> log;
+  extrap::cuda::access_log = &log;
+  try {
+    action();
+  } catch (...) {
+    extrap::cuda::access_log = nullptr;
+    throw;
+  }
+  extrap::cuda::access_log = nullptr;
+  std::vector<std::tuple<uint64_t, uint32_t, bool>> accesses;
+  accesses.reserve(log.size());
+  for (const auto& access : log) accesses.emplace_back(access.address, access.bytes, access.is_store);
+  return accesses;
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
@@ -19,9 +49,27 @@ PYBIND11_MODULE(_C, m) {
       .def("set_gradient", &extrap::Plan::set_gradient)
       .def("run", &extrap::Plan::run)
       .def("gradient_square_sum", &extrap::Plan::gradient_square_sum);
+  py::class_<extrap::DevicePlan>(m, "DevicePlan", "A plan whose steps run on a CUDA device, or emulated on the host.")
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool, bool>(),
+           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
+           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("emulated"))
+      .def("refresh", &extrap::DevicePlan::refresh)
+      .def("set_gradient", &extrap::DevicePlan::set_gradient)
+      .def("scratch_sizes", &extrap::DevicePlan::scratch_sizes)
+      .def("use_scratch", &extrap::DevicePlan::use_scratch)
+      .def("measure", &extrap::DevicePlan::measure)
+      .def("step", &extrap::DevicePlan::step)
+      .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum)
+      .def("launches", &extrap::DevicePlan::launches);
   py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer's state consists of.")
       .def(py::init<const py::dict&>())
       .def("matches", &extrap::StateSnapshot::matches);
+  m.attr("cuda_built") = kCudaBuilt;
+  m.def("cuda_problem", &cuda_problem, "Why no CUDA device can be used, or None.");
+  m.def("recorded_accesses", &recorded_accesses, "The memory accesses of emulated kernels that an action runs.");
+  m.def(
+      "emulate_tail", [](int units) { extrap::cuda::emulated_tail = units; },
+      "Emulate only so many chunks, the last ones of each launch; 0: all.");
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
   m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
   m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");

@@ -62,13 +62,15 @@ constexpr Named<NoiseScale> kNoiseScales[] = {{"absolute", NoiseScale::absolute}
 
 }  // namespace
 
-StepConfig read_group_options(const py::dict& group) {
+StepConfig read_group_options(const py::dict& group, bool learning_rates) {
   StepConfig c;
-  read(group, "lr", c.lr);
-  double ratio = 1;
-  read(group, "extrap_ratio", ratio);
-  c.extrap_lr = c.lr * ratio;
-  read(group, "extrap_lr", c.extrap_lr);
+  if (learning_rates) {
+    read(group, "lr", c.lr);
+    double ratio = 1;
+    read(group, "extrap_ratio", ratio);
+    c.extrap_lr = c.lr * ratio;
+    read(group, "extrap_lr", c.extrap_lr);
+  }
   read(group, "weight_decay", c.weight_decay);
   read(group, "momentum", c.momentum);
   read(group, "dampening", c.dampening);

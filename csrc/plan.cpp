@@ -22,8 +22,6 @@ size_t bytes_of(DType dtype) {
   }
 }
 
-DType arithmetic(DType param) { return param == DType::float64 ? DType::float64 : DType::float32; }
-
 int64_t real_numel(const TensorView& view) { return view.numel() * (view.complex ? 2 : 1); }
 
 [[noreturn]] void reject(const std::string& what, size_t i) {
@@ -33,13 +31,14 @@ int64_t real_numel(const TensorView& view) { return view.numel() * (view.complex
 }  // namespace
 
 Plan::Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-           const std::vector<uint32_t>& indices, bool gradient_like_param)
+           const std::vector<uint32_t>& indices, bool gradient_like_param, bool step_on_device)
     : rule_(std::move(rule)),
       params_(std::move(params)),
       targets_(std::move(targets)),
       states_(std::move(states)),
       state_names_(std::move(state_names)),
-      gradient_like_param_(gradient_like_param) {
+      gradient_like_param_(gradient_like_param),
+      step_on_device_(step_on_device) {
   if (state_names_.size() > kMaxBuffers) throw std::invalid_argument("a rule has at most 2 buffers");
   if (targets_.size() != params_.size() || states_.size() != params_.size() || indices.size() != params_.size())
     throw std::invalid_argument("params, targets, states and indices must have the same length");
@@ -54,8 +53,8 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
   TensorView view;
   if (!tensor || !read_tensor(tensor, view))
     reject("state '" + name + "' is missing or no dense tensor", members_.size());
-  if (view.dtype != arithmetic(target.dtype) || view.complex != target.complex ||
-      view.device_type != target.device_type || !has_layout(view, target.ndim, target.shape, target.strides))
+  if (view.dtype != base_dtype() || view.complex != target.complex || view.device_type != device_type_ ||
+      view.device_index != device_index_ || !has_layout(view, target.ndim, target.shape, target.strides))
     reject("state '" + name + "' has another shape, stride, device or dtype than the parameter asks for",
            members_.size());
   // Should the tensor be given another storage, the old one must outlive the pointer to it.
@@ -65,13 +64,18 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
 
 void Plan::add(size_t i, uint32_t index) {
   TensorView target;
-  if (!read_tensor(targets_[i].ptr(), target) || target.device_type != 1)
+  if (!read_tensor(targets_[i].ptr(), target) || (target.device_type != 1 && target.device_type != 2))
     reject(
-        "a parameter must be a dense CPU tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims",
+        "a parameter must be a dense CPU or CUDA tensor of float32, float64, bfloat16, float16 or complex with at "
+        "most 64 dims",
         i);
   if (i > 0 && (target.dtype != dtype_ || target.complex != complex_)) reject("a bucket must have one dtype", i);
+  if (i > 0 && (target.device_type != device_type_ || target.device_index != device_index_))
+    reject("a bucket must have one device", i);
   dtype_ = target.dtype;
   complex_ = target.complex;
+  device_type_ = target.device_type;
+  device_index_ = target.device_index;
 
   Member member{};
   member.param = params_[i].ptr();
@@ -91,9 +95,13 @@ void Plan::add(size_t i, uint32_t index) {
     entry.buffers[k] = state_pointer(member.state, state_names_[k].cast<std::string>(), target);
   PyObject* step = PyDict_GetItemString(member.state, "step");
   TensorView view;
-  if (!step || !read_tensor(step, view) || view.device_type != 1 || view.numel() != 1 || view.complex ||
-      (view.dtype != DType::float32 && view.dtype != DType::float64))
-    reject("state 'step' must be a float32 or float64 CPU tensor of one element", i);
+  if (!step || !read_tensor(step, view) || view.numel() != 1 || view.complex ||
+      view.device_type != (step_on_device_ ? device_type_ : 1) ||
+      (view.dtype != DType::float32 && (step_on_device_ || view.dtype != DType::float64)))
+    reject(
+        "state 'step' must be a tensor of one element: float32 on the parameter's device, or float32 or float64 on "
+        "the CPU for a backend of the host",
+        i);
   member.step = view.data;
   member.step_is_double = view.dtype == DType::float64;
 
@@ -119,8 +127,9 @@ bool Plan::state_has_moved() const {
 bool Plan::read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const {
   TensorView view;
   const int64_t* shape = dims_.data() + member.dims;
-  if (!read_tensor(gradient, view) || view.dtype != (gradient_like_param_ ? dtype_ : arithmetic(dtype_)) ||
-      view.complex != complex_ || view.device_type != 1 || !has_layout(view, member.ndim, shape, shape + member.ndim))
+  if (!read_tensor(gradient, view) || view.dtype != gradient_dtype() || view.complex != complex_ ||
+      view.device_type != device_type_ || view.device_index != device_index_ ||
+      !has_layout(view, member.ndim, shape, shape + member.ndim))
     return false;
   pointer = view.data;
   return true;
@@ -166,9 +175,7 @@ void Plan::advance_steps(bool keep) {
   }
 }
 
-void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
-  const bool needed = noise != Noise::none && (scale == NoiseScale::tensor || scale == NoiseScale::filter);
-  if (!needed && rms_.empty()) return;
+size_t Plan::set_rows(NoiseScale scale) {
   size_t rows = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
     TensorEntry& entry = entries_[i];
@@ -179,21 +186,26 @@ void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
     entry.row_stride = by_row ? dims[member.ndim] * (complex_ ? 2 : 1) : entry.numel;
     rows += static_cast<size_t>(entry.rows);
   }
-  rms_.assign(needed ? rows : 0, 0.0);
-  rows = 0;
+  return rows;
+}
+
+void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
+  const bool needed = noise != Noise::none && (scale == NoiseScale::tensor || scale == NoiseScale::filter);
+  if (!needed && rms_.empty()) return;
+  const size_t count = set_rows(scale);
+  rms_.assign(needed ? count : 0, 0.0);
+  size_t rows = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    const bool has_scale = scale == NoiseScale::tensor || members_[i].ndim >= 2;
-    entries_[i].rms = needed && has_scale && entries_[i].numel > 0 ? rms_.data() + rows : nullptr;
+    entries_[i].rms = needed && has_rows(i, scale) ? rms_.data() + rows : nullptr;
     rows += static_cast<size_t>(entries_[i].rows);
   }
   if (!needed) return;
   const CpuKernels& kernels = cpu::selected_kernels();
-  cpu::measure_rms(kernels.square_sum(arithmetic(dtype_)), bytes_of(arithmetic(dtype_)), entries_, chunks_, rms_,
-                   threads);
+  cpu::measure_rms(kernels.square_sum(base_dtype()), bytes_of(base_dtype()), entries_, chunks_, rms_, threads);
 }
 
 double Plan::gradient_square_sum(int threads) const {
-  const DType dtype = gradient_like_param_ ? dtype_ : arithmetic(dtype_);
+  const DType dtype = gradient_dtype();
   const py::gil_scoped_release release;
   double sum = 0;
   for (double of_tensor : cpu::gradient_square_sums(cpu::selected_kernels().square_sum(dtype), bytes_of(dtype),
@@ -211,7 +223,7 @@ void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_sc
   const CpuKernels& kernels = cpu::selected_kernels();
   const RuleKernels rule =
       kernels.rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
-  const DType base = arithmetic(dtype_);
+  const DType base = base_dtype();
   {
     const py::gil_scoped_release release;
     advance_steps(correct);

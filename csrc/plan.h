@@ -21,9 +21,10 @@ class Plan {
   // params: whose `grad` is read; targets: dense tensors that y is written to, mostly the parameters themselves;
   // states: dicts with `step`, `base` and the buffers named by `state_names`; indices: positions in the optimizer.
   // gradient_like_param: gradients have the dtype of the parameters, else that of the base iterate.
+  // step_on_device: `step` is where the parameters are, else in the host's memory.
   // Throws std::invalid_argument where tensors do not fit each other.
   Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-       const std::vector<uint32_t>& indices, bool gradient_like_param);
+       const std::vector<uint32_t>& indices, bool gradient_like_param, bool step_on_device = false);
 
   // Takes in the gradients of this step. The state must consist of the same objects as when the plan was made. None if
   // the plan no longer fits the parameters and their state; otherwise a list of (i, is_local) for the gradients that
@@ -37,7 +38,7 @@ class Plan {
   // Of the gradients as they are: neither unscaled nor clipped.
   double gradient_square_sum(int threads) const;
 
- private:
+ protected:
   struct Member {
     PyObject *param, *target, *state;  // borrowed: the lists below hold them
     void* step;
@@ -45,6 +46,17 @@ class Plan {
     int32_t ndim;
     size_t dims;  // where its sizes and then its strides begin in dims_
   };
+
+  // What the rule's arithmetic is done in, and how complex elements count.
+  DType base_dtype() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
+  DType gradient_dtype() const { return gradient_like_param_ ? dtype_ : base_dtype(); }
+
+  // Sets the rows of each tensor for a noise scale; returns how many there are in all. `has_rows` of a tensor without
+  // noise is false.
+  size_t set_rows(NoiseScale scale);
+  bool has_rows(size_t i, NoiseScale scale) const {
+    return entries_[i].numel > 0 && (scale == NoiseScale::tensor || members_[i].ndim >= 2);
+  }
 
   void add(size_t i, uint32_t index);
   void* state_pointer(PyObject* state, const std::string& name, const TensorView& target);
@@ -56,7 +68,8 @@ class Plan {
   std::string rule_;
   py::list params_, targets_, states_;
   py::tuple state_names_;
-  bool gradient_like_param_;
+  bool gradient_like_param_, step_on_device_;
+  int32_t device_type_ = 0, device_index_ = 0;  // as in DLPack
   DType dtype_ = DType::float32;
   bool complex_ = false;
   std::vector<Member> members_;

@@ -1,7 +1,7 @@
 """Native kernels of extrap_kernels."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, Union
 
 from torch import Tensor
 
@@ -38,12 +38,79 @@ class Plan:
     def gradient_square_sum(self, threads: int) -> float:
         """Sum of squares of the gradients as they are: neither unscaled nor clipped."""
 
+class DevicePlan:
+    """A plan whose steps run on a CUDA device, or by the same code emulated on the host (``emulated``, CPU tensors).
+
+    Raises ValueError where the tensors do not fit each other, RuntimeError where this build has no CUDA kernels.
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: str,
+        params: list[Tensor],
+        targets: list[Tensor],
+        states: list[dict[str, Tensor]],
+        state_names: tuple[str, ...],
+        indices: Sequence[int],
+        gradient_like_param: bool,
+        emulated: bool,
+    ) -> None: ...
+    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[tuple[int, bool]]]:
+        """As in Plan."""
+
+    def set_gradient(self, i: int, is_local: bool, gradient: Tensor) -> None: ...
+    def scratch_sizes(self, group: Mapping[str, Any]) -> tuple[int, int]:
+        """Float64 numbers and int32 counters, at first 0, that the next steps need; to be asked before each step."""
+
+    def use_scratch(self, doubles: int, counters: int) -> None:
+        """Where they are."""
+
+    def measure(
+        self,
+        group: Mapping[str, Any],
+        grad_scale: Union[float, Tensor],
+        clip: Union[float, Tensor],
+        correct: bool,
+        stream: int,
+    ) -> None:
+        """Take the norms and the rms that the step needs."""
+
+    def step(
+        self,
+        group: Mapping[str, Any],
+        key: int,
+        correct: bool,
+        grad_scale: Union[float, Tensor],
+        clip: Union[float, Tensor],
+        found_inf: Optional[Tensor],
+        stream: int,
+    ) -> None:
+        """One step of all tensors under the options of a param group; after measure()."""
+
+    def add_gradient_square_sum(self, total: int, stream: int) -> None:
+        """Add the squares of the gradients as they are to the float64 number at an address."""
+
+    def launches(self, group: Mapping[str, Any]) -> int:
+        """Kernel launches of step()."""
+
 class StateSnapshot:
     """The objects that an optimizer's state consists of, to see whether one was exchanged."""
 
     def __init__(self, state: dict[Tensor, Any]) -> None: ...
     def matches(self, state: dict[Tensor, Any]) -> bool:
         """Whether ``state`` still consists of the same objects in the same order."""
+
+cuda_built: bool
+
+def cuda_problem() -> Optional[str]:
+    """Return why no CUDA device can be used, or None."""
+
+def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool]]:
+    """Return the memory accesses of emulated kernels that ``action`` runs: address, bytes, whether it is a store."""
+
+def emulate_tail(units: int) -> None:
+    """Emulate only so many chunks, the last ones of each launch; 0: all."""
 
 def instruction_sets() -> list[str]:
     """Instruction sets that can run here, best first."""

@@ -7,10 +7,12 @@ import oracle
 import pytest
 import torch
 
-from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
+from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends
 
 # A new backend is a line here: its name, and the device of the tensors that it is tested with.
-DEVICES = {"reference": "cpu", "cpu": "cpu"}
+DEVICES = {"reference": "cpu", "cpu": "cpu", "cuda-emulated": "cpu"}
+if backends.missing_reason("cuda") is None:
+    DEVICES["cuda"] = "cuda"
 BACKENDS = tuple(DEVICES)
 FAST_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
 

@@ -42,4 +42,11 @@ EXTRAP_HD Float16 to_float16(float v) {
   return {static_cast<uint16_t>(sign | half)};
 }
 
+// To nearest even; a NaN stays one.
+EXTRAP_HD BFloat16 to_bfloat16(float v) {
+  const uint32_t bits = Ops<float>::bits(v);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fffu};
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
 }  // namespace extrap

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import triton_kernels
+from extrap_kernels.backends.cuda import CudaExecutor, EmulatedCudaExecutor, missing_cuda_reason
 from extrap_kernels.backends.member import Member, check_local_gradient
 from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason, state_snapshot
 from extrap_kernels.backends.reference import ReferenceExecutor
@@ -28,8 +29,8 @@ __all__ = [
     "works_on_device",
 ]
 
-NAMES = ("auto", "cpu", "reference", "cuda", "triton")
-_ON_DEVICE = ("cuda", "triton")
+NAMES = ("auto", "cpu", "reference", "cuda", "triton", "cuda-emulated")
+_ON_DEVICE = ("cuda", "triton", "cuda-emulated")
 
 
 class Executor(Protocol):
@@ -64,12 +65,12 @@ class _Optimizer(Protocol):
 
 def missing_reason(backend: str) -> Optional[str]:
     """Return why ``backend`` cannot be used here and what to do about it, or None if it can."""
-    if backend == "cpu":
+    if backend in ("cpu", "cuda-emulated"):
         return missing_cpu_reason()
     if backend == "triton":
         return triton_kernels.missing_reason()
     if backend == "cuda":
-        return f"this version has no {backend!r} backend yet; use backend='auto'"
+        return missing_cuda_reason()
     return None
 
 
@@ -85,16 +86,19 @@ def check_name(backend: str) -> None:
 def resolve(backend: str, device: torch.device) -> str:
     """Return the backend that steps parameters on ``device``.
 
-    ``"auto"``: ``cpu`` for CPU tensors if it was built, ``triton`` for those of a GPU if it is installed, ``reference``
-    otherwise. Any other value: that backend.
+    ``"auto"``: ``cpu`` for CPU tensors if it was built; for those of a GPU ``cuda`` if it was built, else ``triton`` if
+    it is installed; ``reference`` otherwise. Any other value: that backend. ``cuda-emulated`` runs the code of the CUDA
+    kernels on the CPU, slowly, for tests.
 
     Raises:
         RuntimeError: ``backend`` is not there, or cannot take tensors of this device.
     """
     check_name(backend)
     if backend == "auto":
-        wanted = "cpu" if device.type == "cpu" else "triton"
-        return wanted if _takes_device(wanted, device) and missing_reason(wanted) is None else "reference"
+        for wanted in ("cpu", "cuda", "triton"):
+            if _takes_device(wanted, device) and missing_reason(wanted) is None:
+                return wanted
+        return "reference"
     if not _takes_device(backend, device):
         raise RuntimeError(f"backend {backend!r} cannot step a parameter on device {device}; use backend='auto'")
     return backend
@@ -103,7 +107,7 @@ def resolve(backend: str, device: torch.device) -> str:
 def _takes_device(backend: str, device: torch.device) -> bool:
     if backend == "triton":
         return triton_kernels.takes_device(device)
-    return backend == "reference" or device.type == backend
+    return backend == "reference" or device.type == ("cpu" if backend == "cuda-emulated" else backend)
 
 
 def works_on_device(backend: str, device: torch.device) -> bool:
@@ -134,7 +138,7 @@ def _executor_type(backend: str) -> Any:
         from extrap_kernels.backends.triton import TritonExecutor
 
         return TritonExecutor
-    return CpuExecutor
+    return {"cpu": CpuExecutor, "cuda": CudaExecutor, "cuda-emulated": EmulatedCudaExecutor}[backend]
 
 
 class GroupPlan:

@@ -1,9 +1,9 @@
-"""Backend ``cpu``: the native kernels on CPU tensors of one dtype combination."""
+"""The native kernels on tensors of one device and dtype combination; backend ``cpu``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ def state_snapshot(state: dict[Tensor, Any]) -> Optional[_C.StateSnapshot]:
     return _C.StateSnapshot(state) if _import_error is None else None
 
 
-class CpuExecutor:
-    """Steps its members, which share a dtype and a gradient dtype, in one pass over their buffers.
+class NativeExecutor:
+    """What the executors of native kernels share: members of one device, dtype and gradient dtype, and their plan.
 
     Args:
         rule_name: name of the rule in ``csrc/core/rules.h``.
@@ -45,8 +45,7 @@ class CpuExecutor:
         like_param: whether the gradients have the dtype of the parameters; else they are read in that of the base.
     """
 
-    device = torch.device("cpu")
-    on_device = False
+    _plan: Union[_C.Plan, _C.DevicePlan]
 
     def __init__(
         self,
@@ -57,7 +56,8 @@ class CpuExecutor:
     ) -> None:
         self._staging = Staging(members, like_param)
         self._params = [m.param for m in members]
-        self._plan = _C.Plan(
+        self.device = members[0].param.device
+        self._make_plan(
             rule=rule_name,
             params=self._params,
             targets=self._staging.targets,
@@ -66,6 +66,9 @@ class CpuExecutor:
             indices=[m.index for m in members],
             gradient_like_param=like_param,
         )
+
+    def _make_plan(self, **arguments: Any) -> None:
+        raise NotImplementedError
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""
@@ -81,6 +84,16 @@ class CpuExecutor:
                 return False
             self._plan.set_gradient(i, is_local, relaid)
         return True
+
+
+class CpuExecutor(NativeExecutor):
+    """Steps its members, which are on the CPU, in one pass over their buffers."""
+
+    on_device = False
+    _plan: _C.Plan
+
+    def _make_plan(self, **arguments: Any) -> None:
+        self._plan = _C.Plan(**arguments)
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""

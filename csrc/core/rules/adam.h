@@ -10,6 +10,16 @@
 
 namespace extrap {
 
+// base to the power of a whole number, by squaring: on a device, pow() costs a call and a stack.
+EXTRAP_HD double power(double base, double exponent) {
+  double result = 1;
+  for (uint64_t n = static_cast<uint64_t>(exponent); n != 0; n >>= 1) {
+    if (n & 1) result *= base;
+    base *= base;
+  }
+  return result;
+}
+
 // A: float or double. V: A, or a vector of A.
 template <class A>
 struct Adam {
@@ -22,8 +32,8 @@ struct Adam {
       : first_weight(static_cast<A>(1.0 - c.beta1)),
         beta2(static_cast<A>(c.beta2)),
         second_weight(static_cast<A>(1.0 - c.beta2)),
-        first_correction(static_cast<A>(1.0 / (1.0 - ::pow(c.beta1, t.step)))),
-        second_correction(static_cast<A>(1.0 / ::sqrt(1.0 - ::pow(c.beta2, t.step)))),
+        first_correction(static_cast<A>(1.0 / (1.0 - power(c.beta1, t.step)))),
+        second_correction(static_cast<A>(1.0 / ::sqrt(1.0 - power(c.beta2, t.step)))),
         eps(static_cast<A>(c.eps)) {}
 
   template <class V>

@@ -1,0 +1,276 @@
+// The step of all tensors of a launch: correction and next extrapolation in one pass.
+#pragma once
+
+#include <new>
+
+#include "core/noise.h"
+#include "core/step.h"
+#include "core/table.h"
+#include "cuda/block.h"
+#include "cuda/storage.h"
+
+namespace extrap::cuda {
+
+// P: storage of the parameters; G: of their gradients; both narrower than, or as wide as, the arithmetic.
+template <template <class> class RuleOf, class P, class G, bool kNoise>
+struct StepKernel {
+  using A = typename Storage<P>::Value;
+  using Rule = RuleOf<A>;
+  static constexpr int kBuffers = Rule::kBuffers;
+  // A thread takes a group at a time: as many elements as the narrowest storage has in a packet. It computes them in
+  // parts, each of which a Philox counter has noise for, and stores what is done, so that few registers are in use.
+  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
+  static constexpr int kPart = kGroup < 4 ? kGroup : 4;
+  // Gradients narrower than the arithmetic are loaded for the whole group, as y is stored.
+  static constexpr bool kNarrowGradient = sizeof(G) < sizeof(A);
+  // On a multiprocessor: leaves a thread 64 registers, or 128 where a number takes two.
+  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : 4;
+
+  // A part of a tensor, addressed from its beginning: within it 32 bits are enough.
+  struct Chunk {
+    int64_t begin;  // in the tensor
+    int count;
+    P* y;
+    A* base;
+    A* buffers[kBuffers > 0 ? kBuffers : 1];
+    const G* gradient;
+    const G* local;
+    // Rows of the noise scale: the first one, how many elements of it are left, then as many as a chunk may have.
+    uint32_t first_row, rows;
+    int left, stride;
+
+    EXTRAP_HD uint32_t row(int at) const {
+      const uint32_t passed = at < left ? 0 : 1 + static_cast<uint32_t>(at - left) / static_cast<uint32_t>(stride);
+      return (first_row + passed) % rows;
+    }
+  };
+
+  struct Shared {
+    TensorEntry tensor;
+    int number;  // of the tensor in the launch
+    Chunk chunk;
+    const double* row_rms;  // null where the amplitude does not depend on the row
+    A amplitude;            // of the noise, where it is the same for all elements
+    bool aligned, noisy, skipped, correct, restore, is_last;
+    alignas(StepConstants<A>) unsigned char constants[sizeof(StepConstants<A>)];
+    alignas(Rule) unsigned char rule[sizeof(Rule)];
+
+    EXTRAP_HD const StepConstants<A>& step() const { return *reinterpret_cast<const StepConstants<A>*>(constants); }
+    EXTRAP_HD const Rule& direction() const { return *reinterpret_cast<const Rule*>(rule); }
+  };
+
+  struct Group {
+    int at, count;  // in the chunk
+    bool vector;
+    Packed<P, kGroup> y;
+    Packed<G, kNarrowGradient ? kGroup : kPart> gradient, local;
+  };
+
+  static EXTRAP_HD bool aligned(const TensorEntry& t) {
+    uintptr_t bits = reinterpret_cast<uintptr_t>(t.y) | reinterpret_cast<uintptr_t>(t.base) |
+                     reinterpret_cast<uintptr_t>(t.gradient) | reinterpret_cast<uintptr_t>(t.local);
+    for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(t.buffers[k]);
+    return bits % sizeof(Packet) == 0;
+  }
+
+  static EXTRAP_HD void read_entry(const LaunchTable& table, int i, const StepConfig& config, TensorEntry& t) {
+    t.numel = table.numel(i);
+    t.y = table.pointer<void>(kY, i);
+    t.base = table.pointer<void>(kBase, i);
+    for (int k = 0; k < kBuffers; ++k) t.buffers[k] = table.pointer<void>(static_cast<Column>(kBuffer0 + k), i);
+    t.gradient = table.pointer<const void>(kGradient, i);
+    t.local = table.pointer<const void>(kLocal, i);
+    t.step = static_cast<double>(*table.pointer<const float>(kStep, i)) + 1;
+    t.trust = 1;
+    if constexpr (Rule::kNorm != Norm::none) {
+      const double* sums = table.workspace.norm_sums + 2 * i;
+      t.trust = Rule::trust_ratio(config, ::sqrt(sums[0]), ::sqrt(sums[1]));
+    }
+    t.index = table.has(kIndex) ? table.get<uint32_t>(kIndex, i) : 0;
+    t.rows = table.rows(i);
+    t.row_stride = table.row_stride(i);
+  }
+
+  static EXTRAP_HD void set_noise(const LaunchTable& table, int i, Shared& s) {
+    const bool scaled = table.has(kSlot);
+    const uint32_t slot = scaled ? table.get<uint32_t>(kSlot, i) : 0;
+    s.noisy = slot != kNoSlot;
+    if (!s.noisy) return;
+    const double* rms = table.workspace.row_rms + slot;
+    s.row_rms = scaled && s.tensor.rows > 1 ? rms : nullptr;
+    const A std = s.step().noise_std;
+    s.amplitude = scaled && s.tensor.rows == 1 ? static_cast<A>(*rms) * std : std;
+  }
+
+  static EXTRAP_HD void set_chunk(const TensorEntry& t, int64_t begin, Chunk& chunk) {
+    chunk.begin = begin;
+    chunk.count = static_cast<int>(t.numel - begin < kChunk ? t.numel - begin : kChunk);
+    chunk.y = static_cast<P*>(t.y) + begin;
+    chunk.base = static_cast<A*>(t.base) + begin;
+    for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<A*>(t.buffers[k]) + begin;
+    chunk.gradient = static_cast<const G*>(t.gradient) + begin;
+    chunk.local = t.local ? static_cast<const G*>(t.local) + begin : nullptr;
+    if constexpr (kNoise) set_rows(t, begin, chunk);
+  }
+
+  static EXTRAP_HD void set_rows(const TensorEntry& t, int64_t begin, Chunk& chunk) {
+    const int64_t passed = begin / t.row_stride;
+    const int64_t left = t.row_stride - (begin - passed * t.row_stride);
+    chunk.rows = static_cast<uint32_t>(t.rows);
+    chunk.first_row = static_cast<uint32_t>(passed % t.rows);
+    chunk.left = static_cast<int>(left < kChunk ? left : kChunk);
+    chunk.stride = static_cast<int>(t.row_stride < kChunk ? t.row_stride : kChunk);
+  }
+
+  static EXTRAP_HD_OUT_OF_LINE void prepare(const LaunchTable& table, int unit, bool is_first, Shared& s) {
+    if (is_first) {
+      s.skipped = table.config.correct && table.skipped();
+      s.correct = table.config.correct;
+      s.restore = table.restore_if_skipped;
+      s.number = -1;
+      new (s.constants) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
+    }
+    const int i = table.find(unit);
+    if (i != s.number) {
+      const double step = s.tensor.step, trust = s.tensor.trust;
+      read_entry(table, i, table.config, s.tensor);
+      // Powers of the betas take longer than all else here, and most tensors have the same step count.
+      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust) new (s.rule) Rule(table.config, s.tensor);
+      s.number = i;
+      s.aligned = aligned(s.tensor);
+      if constexpr (kNoise) set_noise(table, i, s);
+    }
+    set_chunk(s.tensor, static_cast<int64_t>(static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i)) * kChunk,
+              s.chunk);
+  }
+
+  struct Part {
+    int at, count;  // in the chunk
+    Packed<A, kPart> x, buffers[kBuffers > 0 ? kBuffers : 1];
+  };
+
+  static EXTRAP_HD void load(const Shared& s, int at, Group& group) {
+    const Chunk& c = s.chunk;
+    group.at = at;
+    group.count = c.count - at;
+    group.vector = s.aligned && group.count >= kGroup;
+    if (kNarrowGradient) load_gradients(s, 0, group);
+    if (!s.correct) group.y.load(c.y + at, group.vector, group.count);
+  }
+
+  static EXTRAP_HD void load_gradients(const Shared& s, int first, Group& group) {
+    const int at = group.at + first;
+    group.gradient.load(s.chunk.gradient + at, group.vector, group.count - first);
+    if (s.chunk.local) group.local.load(s.chunk.local + at, group.vector, group.count - first);
+  }
+
+  // Steps element k of a part, which is element `first + k` of the group; returns y without its noise, and in `l` the
+  // local gradient.
+  static EXTRAP_HD A compute(const Shared& s, const Group& group, int first, int k, Part& part, A& l) {
+    const StepConstants<A>& c = s.step();
+    A x = part.x[k];
+    if (!s.correct) x = adopted_base(x, Storage<P>::unpack(Storage<P>::pack(x)), group.y[first + k]);
+    A buffers[kBuffers > 0 ? kBuffers : 1];
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = part.buffers[b][k];
+    const int loaded = kNarrowGradient ? first + k : k;
+    const A g = prepared_gradient(c, group.gradient[loaded], x);
+    l = s.chunk.local ? prepared_gradient(c, group.local[loaded], x) : g;
+    const A y = s.correct ? corrected_step(s.direction(), c, g, l, x, buffers)
+                          : x - s.direction().extragradient_direction(g, l, buffers) * c.extrap_lr;
+    part.x.set(k, x);
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) part.buffers[b].set(k, buffers[b]);
+    return y;
+  }
+
+  static EXTRAP_HD NoiseLanes<float> draw(const LaunchTable& table, const TensorEntry& t, int64_t position) {
+    const uint64_t counter = static_cast<uint64_t>(position) >> 2;
+    const auto words = philox4x32<uint32_t>({{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32),
+                                              t.index, static_cast<uint32_t>(t.step)}},
+                                            table.config.key);
+    return table.config.noise == Noise::uniform ? uniform_noise<float>(words) : gaussian_noise<float>(words);
+  }
+
+  // noise_std * s of element `at` of the chunk.
+  static EXTRAP_HD A amplitude(const Shared& s, int at, A l) {
+    if (s.row_rms) return static_cast<A>(s.row_rms[s.chunk.row(at)]) * s.amplitude;
+    return s.step().gradient_noise ? (l < 0 ? -l : l) * s.amplitude : s.amplitude;
+  }
+
+  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, int at, const A (&l)[kPart],
+                                  A (&y)[kPart]) {
+    const NoiseLanes<float> noise = draw(table, s.tensor, s.chunk.begin + at);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kPart; ++k) {
+      const float lane = kPart == 2 && at % 4 != 0 ? noise.lane[k + 2] : noise.lane[k];
+      y[k] = y[k] + static_cast<A>(lane) * amplitude(s, at + k, l[k]);
+    }
+  }
+
+  static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
+    for (int i = thread; i < chunk.count; i += kThreads)
+      store<Reuse::soon>(chunk.y + i, Storage<P>::pack(cuda::load(chunk.base + i)));
+  }
+
+  static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, int thread) {
+    if (s.skipped) {
+      if (s.restore) return_to_base(s.chunk, thread);
+      return;
+    }
+    for (int at = thread * kGroup; at < s.chunk.count; at += kThreads * kGroup) {
+      Group group;
+      load(s, at, group);
+      EXTRAP_UNROLL
+      for (int first = 0; first < kGroup; first += kPart) step_part(table, s, first, group);
+      group.y.template store<Reuse::soon>(s.chunk.y + at, group.vector, group.count);
+    }
+  }
+
+  static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, int first, Group& group) {
+    Part part;
+    load_part(s, first, group, part);
+    if (!kNarrowGradient) load_gradients(s, first, group);
+    A y[kPart], l[kPart];
+    EXTRAP_UNROLL
+    for (int k = 0; k < kPart; ++k) {
+      y[k] = compute(s, group, first, k, part, l[k]);
+      EXTRAP_REREAD_MEMORY();
+    }
+    store_part(s, group, part);
+    if constexpr (kNoise)
+      if (s.noisy) add_noise(table, s, part.at, l, y);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kPart; k += 2) group.y.set_pair(first + k, y[k], y[k + 1]);
+  }
+
+  static EXTRAP_HD void load_part(const Shared& s, int first, const Group& group, Part& part) {
+    part.at = group.at + first;
+    part.count = group.count - first;
+    part.x.load(s.chunk.base + part.at, group.vector, part.count);
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) part.buffers[b].load(s.chunk.buffers[b] + part.at, group.vector, part.count);
+  }
+
+  static EXTRAP_HD void store_part(const Shared& s, const Group& group, const Part& part) {
+    part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
+    if (!s.correct) return;
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b)
+      part.buffers[b].template store<Reuse::none>(s.chunk.buffers[b] + part.at, group.vector, part.count);
+  }
+
+  template <class Block>
+  static EXTRAP_HD void complete(const LaunchTable&, Shared&, const Block&) {}
+
+  // Every block has read the step counts by now.
+  template <class Block>
+  static EXTRAP_HD void finish(const LaunchTable& table, Shared&, const Block& block) {
+    if (!table.config.correct || table.skipped()) return;
+    block.on_each_thread([&](int thread) {
+      for (int i = thread; i < table.tensors; i += kThreads) *table.pointer<float>(kStep, i) += 1;
+    });
+  }
+};
+
+}  // namespace extrap::cuda

@@ -1,0 +1,225 @@
+// Sums of squares in double precision, deterministic: by thread, over the threads of a block, then over the segments of
+// a row in their order. What is summed is said by a source.
+#pragma once
+
+#include <new>
+
+#include "core/step.h"
+#include "core/table.h"
+#include "cuda/block.h"
+#include "cuda/storage.h"
+
+namespace extrap::cuda {
+
+// The elements of one row, of which a segment is summed. Rows of a tensor may be interleaved in memory.
+struct RowWalk {
+  int64_t length, row, rows, row_stride;
+
+  EXTRAP_HD bool contiguous() const { return row_stride == length; }
+
+  EXTRAP_HD int64_t position(int64_t k) const {
+    if (contiguous()) return row * length + k;
+    return (k / row_stride * rows + row) * row_stride + k % row_stride;
+  }
+};
+
+// The squares of one buffer: of x by row, or of the gradients.
+template <class T, Column kColumn>
+struct BufferSource {
+  static constexpr int kValues = 1;
+  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / sizeof(T));
+  const T* buffer;
+
+  EXTRAP_HD BufferSource(const LaunchTable& table, int i) : buffer(table.pointer<const T>(kColumn, i)) {}
+
+  EXTRAP_HD bool aligned() const { return reinterpret_cast<uintptr_t>(buffer) % sizeof(Packet) == 0; }
+
+  EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
+    Packed<T, kGroup> values;
+    values.load(buffer + at, vector, count);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kGroup; ++k) sums[0] += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+  }
+};
+
+// The squares of x and of what the rule scales: the gradient or the update.
+template <template <class> class RuleOf, class P, class G>
+struct NormSource {
+  using A = typename Storage<P>::Value;
+  using Rule = RuleOf<A>;
+  static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::kBuffers : 0;
+  static constexpr int kValues = 2;
+  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / sizeof(G));
+  const A* x;
+  const G* gradient;
+  const A* buffers[kBuffers > 0 ? kBuffers : 1];
+  StepConstants<A> constants;
+  Rule rule;
+
+  static EXTRAP_HD TensorEntry entry(const LaunchTable& table, int i) {
+    TensorEntry t{};
+    t.step = static_cast<double>(*table.pointer<const float>(kStep, i)) + 1;
+    t.trust = 1;
+    return t;
+  }
+
+  EXTRAP_HD NormSource(const LaunchTable& table, int i)
+      : x(table.pointer<const A>(kBase, i)),
+        gradient(table.pointer<const G>(kGradient, i)),
+        constants(table.resolved_config(), Rule::kOwnDecay),
+        rule(table.config, entry(table, i)) {
+    EXTRAP_UNROLL
+    for (int k = 0; k < kBuffers; ++k) buffers[k] = table.pointer<const A>(static_cast<Column>(kBuffer0 + k), i);
+  }
+
+  EXTRAP_HD bool aligned() const {
+    uintptr_t bits = reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(gradient);
+    for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(buffers[k]);
+    return bits % sizeof(Packet) == 0;
+  }
+
+  EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
+    Packed<A, kGroup> xs, moments[kBuffers > 0 ? kBuffers : 1];
+    Packed<G, kGroup> gs;
+    xs.load(x + at, vector, count);
+    gs.load(gradient + at, vector, count);
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) moments[b].load(buffers[b] + at, vector, count);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kGroup; ++k) {
+      if (!vector && k >= count) break;
+      A u = unscaled_gradient(constants, gs[k]);
+      if constexpr (Rule::kNorm == Norm::update) {
+        A own[kBuffers], z;
+        EXTRAP_UNROLL
+        for (int b = 0; b < kBuffers; ++b) own[b] = moments[b][k];
+        const A g = u;
+        rule.direction(g, g, xs[k], own, u, z);
+      }
+      sums[0] += static_cast<double>(xs[k]) * static_cast<double>(xs[k]);
+      sums[1] += static_cast<double>(u) * static_cast<double>(u);
+    }
+  }
+};
+
+enum class SumsTo { norms, rows, total };
+
+// kTo: where the sums go. Rows are filled by slot, norms two for each tensor; a total takes the sums of all tensors
+// together.
+template <class Source, SumsTo kTo>
+struct SumKernel {
+  static constexpr int kValues = Source::kValues;
+  static constexpr int kResidentBlocks = 3;
+
+  struct Shared {
+    double lanes[kValues][kThreads];
+    RowWalk walk;
+    int number, segments;
+    int64_t begin, end;
+    uint32_t slot;
+    bool aligned, is_last_segment, is_last;
+    alignas(Source) unsigned char source[sizeof(Source)];
+
+    EXTRAP_HD const Source& values() const { return *reinterpret_cast<const Source*>(source); }
+  };
+
+  static EXTRAP_HD void deliver(const LaunchTable& table, const Shared& s) {
+    if constexpr (kTo == SumsTo::rows) {
+      const double sum = s.lanes[0][0];
+      table.workspace.row_rms[s.slot] = table.sums_only ? sum : ::sqrt(sum / static_cast<double>(s.walk.length));
+    } else {
+      for (int v = 0; v < kValues; ++v) table.workspace.norm_sums[kValues * s.slot + v] = s.lanes[v][0];
+    }
+  }
+
+  static EXTRAP_HD void prepare(const LaunchTable& table, int unit, bool is_first, Shared& s) {
+    const int i = table.find(unit);
+    if (is_first || i != s.number) {
+      s.number = i;
+      new (s.source) Source(table, i);
+      s.walk.rows = table.rows(i);
+      s.walk.row_stride = table.row_stride(i);
+      s.walk.length = table.numel(i) / s.walk.rows;
+      s.segments = static_cast<int>((s.walk.length + kSegment - 1) / kSegment);
+      s.aligned = s.values().aligned() && (s.walk.rows == 1 || s.walk.row_stride % Source::kGroup == 0);
+    }
+    const uint32_t segment = static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i);
+    s.walk.row = segment / static_cast<uint32_t>(s.segments);
+    s.begin = segment % static_cast<uint32_t>(s.segments) * kSegment;
+    s.end = s.begin + kSegment < s.walk.length ? s.begin + kSegment : s.walk.length;
+    s.slot = kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.walk.row)
+                                 : static_cast<uint32_t>(i);
+  }
+
+  static EXTRAP_HD void work(const LaunchTable&, Shared& s, int thread) {
+    double sums[kValues] = {};
+    for (int64_t k = s.begin + thread * Source::kGroup; k < s.end; k += kThreads * Source::kGroup) {
+      const int count = static_cast<int>(s.end - k);
+      if (s.walk.contiguous() || (s.aligned && count >= Source::kGroup)) {
+        s.values().add(s.walk.position(k), s.aligned && count >= Source::kGroup, count, sums);
+      } else {
+        for (int64_t e = k; e < s.end && e < k + Source::kGroup; ++e)
+          s.values().add(s.walk.position(e), false, 1, sums);
+      }
+    }
+    EXTRAP_UNROLL
+    for (int v = 0; v < kValues; ++v) s.lanes[v][thread] = sums[v];
+  }
+
+  template <class Block>
+  static EXTRAP_HD void reduce(Shared& s, const Block& block) {
+    for (int v = 0; v < kValues; ++v) reduce_lanes(s.lanes[v], block);
+  }
+
+  template <class Block>
+  static EXTRAP_HD void complete(const LaunchTable& table, Shared& s, const Block& block) {
+    reduce(s, block);
+    block.on_first_thread([&] {
+      s.is_last_segment = false;
+      if (s.segments == 1) return deliver(table, s);
+      double* to = table.workspace.partial_sums + kValues * (partial(table, s) + s.begin / kSegment);
+      for (int v = 0; v < kValues; ++v) to[v] = s.lanes[v][0];
+      int32_t* arrivals = table.workspace.row_arrivals + s.slot;
+      s.is_last_segment = block.arrive(arrivals) == s.segments - 1;
+      if (s.is_last_segment) *arrivals = 0;
+    });
+    const bool is_last_segment = s.is_last_segment;
+    block.sync();  // the first thread may write it again from here on
+    if (is_last_segment) add_segments(table, s, block);
+  }
+
+  // Where the partial sums of the row begin.
+  static EXTRAP_HD int64_t partial(const LaunchTable& table, const Shared& s) {
+    return static_cast<int64_t>(table.get<uint32_t>(kFirst, s.number)) + s.walk.row * s.segments;
+  }
+
+  template <class Block>
+  static EXTRAP_HD void add_segments(const LaunchTable& table, Shared& s, const Block& block) {
+    const double* partials = table.workspace.partial_sums + kValues * partial(table, s);
+    block.on_each_thread([&](int thread) {
+      for (int v = 0; v < kValues; ++v) {
+        double sum = 0;
+        for (int k = thread; k < s.segments; k += kThreads) sum += block.read(partials + kValues * k + v);
+        s.lanes[v][thread] = sum;
+      }
+    });
+    reduce(s, block);
+    block.on_first_thread([&] { deliver(table, s); });
+  }
+
+  template <class Block>
+  static EXTRAP_HD void finish(const LaunchTable& table, Shared& s, const Block& block) {
+    if constexpr (kTo == SumsTo::total) {
+      block.on_each_thread([&](int thread) {
+        double sum = 0;
+        for (int i = thread; i < table.tensors; i += kThreads)
+          if (table.numel(i) > 0) sum += block.read(table.workspace.norm_sums + i);
+        s.lanes[0][thread] = sum;
+      });
+      reduce(s, block);
+      block.on_first_thread([&] { *table.total += s.lanes[0][0]; });
+    }
+  }
+};
+
+}  // namespace extrap::cuda

@@ -1,0 +1,53 @@
+// A plan whose steps run on a CUDA device, or by the same code emulated on the host.
+#pragma once
+
+#include "cuda/catalog.h"
+#include "cuda/table_builder.h"
+#include "plan.h"
+
+namespace extrap {
+
+class DevicePlan : public Plan {
+ public:
+  // As Plan; emulated: CPU tensors, stepped by the device's code on the host. Throws std::runtime_error where this
+  // build has no CUDA and `emulated` is false.
+  DevicePlan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
+             const std::vector<uint32_t>& indices, bool gradient_like_param, bool emulated);
+
+  // Scratch memory that steps under these options need: float64 and int32 elements, of which the latter are 0 at first.
+  std::pair<size_t, size_t> scratch_sizes(const py::dict& group);
+  void use_scratch(uintptr_t doubles, uintptr_t counters);
+
+  // What a step under these options needs to know of x and the gradients: norms and rms. Then the step itself.
+  // grad_scale, clip: numbers, or tensors of one element; found_inf: a tensor of one element, or None.
+  void measure(const py::dict& group, const py::object& grad_scale, const py::object& clip, bool correct,
+               uintptr_t stream);
+  void step(const py::dict& group, uint64_t key, bool correct, const py::object& grad_scale, const py::object& clip,
+            const py::object& found_inf, uintptr_t stream);
+
+  // Adds the squares of the gradients as they are to a float64 number on the device.
+  void add_gradient_square_sum(uintptr_t total, uintptr_t stream);
+
+  // Launches of step() under these options.
+  size_t launches(const py::dict& group);
+
+ private:
+  cuda::LaunchHeader header(const py::dict& group, const py::object& grad_scale, const py::object& clip, bool correct);
+  cuda::DeviceScalar scalar(const py::handle& value) const;
+  cuda::Columns step_columns(const StepConfig& config) const;
+  cuda::Columns with_numel(cuda::Columns columns) const;
+  int64_t segments(size_t i) const;
+  uint64_t column_value(cuda::Column column, size_t i) const;
+  void set_slots(const StepConfig& config);
+  void run(const cuda::LaunchHeader& header, const cuda::Columns& columns, bool by_chunk, cuda::Launch launch,
+           uintptr_t stream, size_t sums_per_tensor);
+
+  bool emulated_;
+  cuda::RuleLaunches rule_launches_;
+  cuda::SumLaunches base_sums_, gradient_sums_;
+  cuda::Workspace workspace_{};
+  std::vector<uint32_t> slots_;  // where each tensor's rows begin
+  size_t total_rows_ = 0;
+};
+
+}  // namespace extrap
