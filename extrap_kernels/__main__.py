@@ -1,14 +1,15 @@
-"""``python -m extrap_kernels info``: what is built here, and what each backend lacks."""
+"""``python -m extrap_kernels``: ``info``, what is built here and what each backend lacks, and ``selftest``."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+import sys
 
 import torch
 
 import extrap_kernels
-from extrap_kernels import backends
+from extrap_kernels import backends, selftest
 
 
 def _info() -> None:
@@ -27,9 +28,20 @@ def _info() -> None:
 def main() -> None:
     """Run the command named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m extrap_kernels", description=__doc__)
-    parser.add_subparsers(dest="command", required=True).add_parser("info", help="print what is available here")
-    parser.parse_args()
-    _info()
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="print what is available here")
+    test = commands.add_parser("selftest", help="compare a backend with the reference on this machine")
+    test.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
+    test.add_argument("--backend", default="auto", help="default: auto, what tensors of the device get")
+    arguments = parser.parse_args()
+    if arguments.command == "info":
+        _info()
+        return
+    try:
+        passed = selftest.run(arguments.device, arguments.backend)
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"selftest: {error}")
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.addoption("--device", default=default, help=f"where tests marked gpu run (default here: {default})")
+
+
 @pytest.fixture(params=helpers.BACKENDS)
 def backend(request):
     return request.param

@@ -14,7 +14,7 @@ import oracle
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD
+from extrap_kernels import _C, ExtrapSGD
 
 RING = 3 << 20  # bytes; no divisor of 2^32, so that an offset cut to 32 bits ends up elsewhere in the ring
 NOISE = {"seed": 5, "noise": "uniform", "noise_std": 1.0}
@@ -65,14 +65,50 @@ def ringed():
 )
 def test_noise_of_the_last_elements(ringed, threads, numel, dtype):
     threads(1)  # so that the last elements are written last
+    ring = step(ringed, numel, dtype, "cpu")
+    helpers.assert_same_bits(ring, noise_of(numel, np.arange(len(ring)), len(ring), dtype))
+
+
+@pytest.fixture
+def last_chunks():
+    """Only the last three chunks of a step are emulated."""
+    _C.emulate_tail(3)
+    yield 3 * 4096
+    _C.emulate_tail(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
+@pytest.mark.parametrize(
+    "numel, dtype",
+    [
+        (2**31 + 12_345, torch.float32),
+        (2**32 + 4095, torch.float32),
+        (2**32 + 4097, torch.bfloat16),
+        (2**34 + 54_321, torch.bfloat16),
+    ],
+)
+def test_cuda_kernels_at_the_end_of_a_tensor(ringed, last_chunks, numel, dtype):
+    """They reach the last element, at its own place and with its own noise, and touch nothing before their chunks."""
+    ring = step(ringed, numel, dtype, "cuda-emulated")
+    begin = (numel - 1) // 4096 * 4096 + 4096 - last_chunks
+    touched = np.arange(begin, numel) % len(ring)
+    expected = torch.zeros(len(ring), dtype=dtype)
+    expected[torch.from_numpy(touched)] = noise_of(numel, touched, len(ring), dtype)
+    helpers.assert_same_bits(ring, expected)
+
+
+def step(ringed, numel, dtype, backend):
+    """The ring that a parameter repeats, after a step."""
     values, ring = ringed(numel, dtype)
     param = torch.nn.Parameter(values)
-    optimizer = ExtrapSGD([param], lr=1.0, extrapolation=None, backend="cpu", **NOISE)
+    optimizer = ExtrapSGD([param], lr=1.0, extrapolation=None, backend=backend, **NOISE)
     optimizer.state[param] = {"step": torch.zeros(()), "base": ringed(numel, torch.float32)[0]}
     param.grad = ringed(numel, dtype)[0]
     optimizer.step()
-    # The highest position at each place of the ring.
-    place = np.arange(len(ring))
-    position = place + (numel - 1 - place) // len(ring) * len(ring)
-    expected = oracle.noise("uniform", position, key=NOISE["seed"], parameter=0, step=1)
-    helpers.assert_same_bits(ring, torch.from_numpy(expected).to(dtype))
+    return ring
+
+
+def noise_of(numel, place, length, dtype):
+    """Noise of the highest position at each place of a ring."""
+    position = place + (numel - 1 - place) // length * length
+    return torch.from_numpy(oracle.noise("uniform", position, key=NOISE["seed"], parameter=0, step=1)).to(dtype)

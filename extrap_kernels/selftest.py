@@ -1,0 +1,273 @@
+"""``python -m extrap_kernels selftest``: whether a backend computes on this machine what the reference does.
+
+Every optimizer, extrapolation, noise and dtype takes a few steps on the backend and, on the CPU, on the plain-PyTorch
+reference; on a GPU, a step is also captured in a CUDA graph and run on two streams. Then the bandwidth is measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor
+
+from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends
+from extrap_kernels.optimizer import ExtrapOptimizer
+
+OPTIMIZERS: dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]] = {
+    "ExtrapSGD": (ExtrapSGD, {}),
+    "ExtrapSGD, momentum": (ExtrapSGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "ExtrapAdam": (ExtrapAdam, {"weight_decay": 0.1}),
+    "ExtrapAdamW": (ExtrapAdamW, {"weight_decay": 0.1}),
+    "ExtrapLARS": (ExtrapLARS, {"momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.3}),
+    "ExtrapLAMB": (ExtrapLAMB, {"weight_decay": 0.1}),
+}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64)
+
+# Relative to the largest element: of the base iterate, and of what is rounded to the parameter's dtype.
+_TOLERANCE = {
+    torch.float32: (4e-6, 4e-6),
+    torch.float64: (1e-12, 1e-6),  # Gaussian noise has the precision of float32
+    torch.bfloat16: (4e-6, 2.0**-7),
+    torch.float16: (4e-6, 2.0**-10),
+    torch.complex64: (4e-6, 4e-6),
+}
+
+
+def perturbations() -> Iterator[dict[str, Any]]:
+    """Every extrapolation with every noise and scale of it, as options of an optimizer."""
+    noises: list[dict[str, Any]] = [{"noise": None}]
+    for noise, scale in itertools.product(("uniform", "gaussian"), ("absolute", "tensor", "filter", "gradient")):
+        noises.append({"noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 7})
+    for extrapolation, noise_options in itertools.product((None, "past_gradient", "past_update"), noises):
+        yield {"extrapolation": extrapolation, **noise_options}
+    yield {"extrapolation": "extragradient"}
+
+
+def _parameters(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Tensors of sizes and alignments that take every path of a kernel; always of the same values."""
+    generator = torch.Generator().manual_seed(1)
+
+    def make(*shape: int) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        return torch.randn(shape, dtype=wide, generator=generator).to(device, dtype)
+
+    return [
+        make(3),
+        make(7, 33),
+        make(4097),
+        make(130)[1:],
+        make(0),
+        make(4, 3, 5, 2),
+        make(6, 9).t(),
+        make(9, 8)[:, ::2],
+    ]
+
+
+def _train(optimizer: ExtrapOptimizer, params: list[Tensor], steps: int = 2) -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def gradients() -> None:
+        for p in params:
+            wide = torch.promote_types(p.dtype, torch.float32)
+            p.grad = torch.randn(p.shape, dtype=wide, generator=generator).to(p.device, p.dtype)
+
+    for _ in range(steps):
+        gradients()
+        if optimizer.param_groups[0]["extrapolation"] == "extragradient":
+            optimizer.extrapolate()
+            gradients()
+        optimizer.step()
+
+
+def _relative_error(actual: Tensor, expected: Tensor) -> float:
+    if expected.numel() == 0:
+        return 0.0
+    difference = (actual.detach().cpu().to(torch.complex128) - expected.detach().to(torch.complex128)).abs().max()
+    return float(difference) / max(float(expected.abs().max()), 1e-30)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far steps of a backend are from those of the reference.
+
+    Attributes:
+        cases: extrapolations and noises that were tried.
+        identical: of these, how many gave the same bits.
+        base_error: largest error of a base iterate, relative to its largest element.
+        error: the same of a parameter.
+        passed: both are within what the arithmetic allows.
+    """
+
+    cases: int
+    identical: int
+    base_error: float
+    error: float
+    passed: bool
+
+
+def parity(name: str, dtype: torch.dtype, device: torch.device, backend: str) -> Parity:
+    """Compare one of :data:`OPTIMIZERS` under all perturbations with the reference."""
+    optimizer_type, own = OPTIMIZERS[name]
+    cases = identical = 0
+    base_error = error = 0.0
+    for options in perturbations():
+        ours, expected = _parameters(dtype, device), _parameters(dtype, torch.device("cpu"))
+        optimizer = optimizer_type(ours, lr=0.1, backend=backend, **own, **options)
+        reference = optimizer_type(expected, lr=0.1, backend="reference", **own, **options)
+        _train(optimizer, ours)
+        _train(reference, expected)
+        bases = [(optimizer.state[p]["base"], reference.state[q]["base"]) for p, q in zip(ours, expected)]
+        cases += 1
+        identical += all(torch.equal(a.detach().cpu(), b) for a, b in [*zip(ours, expected), *bases])
+        base_error = max(base_error, *(_relative_error(a, b) for a, b in bases))
+        error = max(error, *(_relative_error(a, b) for a, b in zip(ours, expected)))
+    of_base, of_parameter = _TOLERANCE[dtype]
+    passed = base_error <= of_base and error <= of_parameter  # False for NaN
+    return Parity(cases, identical, base_error, error, passed)
+
+
+def _two_optimizers(device: torch.device, backend: str) -> list[tuple[ExtrapOptimizer, list[Tensor]]]:
+    pairs: list[tuple[ExtrapOptimizer, list[Tensor]]] = []
+    for optimizer_type in (ExtrapSGD, ExtrapLAMB):
+        params = [torch.linspace(-1, 1, n, device=device) for n in (1000, 4097, 1 << 18)]
+        pairs.append((optimizer_type(params, lr=0.1, noise="uniform", backend=backend), params))
+        for p in params:
+            p.grad = p.detach().cos()
+    return pairs
+
+
+def graph_capture(device: torch.device, backend: str) -> bool:
+    """Whether replays of a captured step, with other gradients each time, are steps. CUDA only."""
+    same = True
+    for (captured, params), (eager, copies) in zip(_two_optimizers(device, backend), _two_optimizers(device, backend)):
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            captured.step()
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured.step()
+        eager.step()
+        for scale in (2.0, 0.5, 3.0):
+            for p, q in zip(params, copies):
+                assert p.grad is not None and q.grad is not None
+                p.grad.mul_(scale)
+                q.grad.mul_(scale)
+            graph.replay()
+            eager.step()
+        same = same and all(torch.equal(p, q) for p, q in zip(params, copies))
+    return same
+
+
+def two_streams(device: torch.device, backend: str) -> bool:
+    """Whether optimizers that step on two streams at a time get what they get one after the other. CUDA only."""
+    at_once, one_by_one = _two_optimizers(device, backend), _two_optimizers(device, backend)
+    streams = [torch.cuda.Stream(device) for _ in at_once]
+    torch.cuda.synchronize(device)
+    for _ in range(5):
+        for stream, (optimizer, _) in zip(streams, at_once):
+            with torch.cuda.stream(stream):
+                optimizer.step()
+        for optimizer, _ in one_by_one:
+            optimizer.step()
+    torch.cuda.synchronize(device)
+    pairs = zip(at_once, one_by_one)
+    return all(torch.equal(p, q) for (_, ours), (_, theirs) in pairs for p, q in zip(ours, theirs))
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """What a step of ExtrapSGD with momentum reaches, in bytes per second, beside ``x.add_(g)`` in the same run."""
+
+    step: float
+    add: float
+
+
+def _seconds(action: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Median time of ``action``."""
+    times = []
+    for _ in range(rounds):
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            action()
+            end.record()
+            torch.cuda.synchronize(device)
+            times.append(start.elapsed_time(end) / 1e3)
+        else:
+            before = time.perf_counter()
+            action()
+            times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def bandwidth(device: torch.device, backend: str, numel: int, rounds: int = 20) -> Bandwidth:
+    """Measure steps over ``numel`` float32 parameters in 50 tensors, of 24 bytes each, and ``x.add_(g)``, of 12."""
+    params = [torch.ones(numel // 50, device=device) for _ in range(50)]
+    optimizer = ExtrapSGD(params, lr=0.1, momentum=0.9, nesterov=True, backend=backend)
+    for p in params:
+        p.grad = torch.full_like(p, 1e-3)
+    x, g = torch.ones(numel, device=device), torch.ones(numel, device=device)
+    optimizer.step()
+    x.add_(g)
+    step = _seconds(optimizer.step, device, rounds)
+    add = _seconds(lambda: x.add_(g), device, rounds)
+    return Bandwidth(24 * numel / step, 12 * numel / add)
+
+
+def _print_parity(device: torch.device, backend: str) -> bool:
+    passed = True
+    print(f"{'optimizer':20} {'dtype':10} {'cases':>5} {'same bits':>9} {'error of x':>10} {'of y':>10}")
+    for name, dtype in itertools.product(OPTIMIZERS, DTYPES):
+        found = parity(name, dtype, device, backend)
+        passed &= found.passed
+        print(
+            f"{name:20} {str(dtype).removeprefix('torch.'):10} {found.cases:5} {found.identical:9} "
+            f"{found.base_error:10.1e} {found.error:10.1e}  {'ok' if found.passed else 'FAILED'}",
+            flush=True,
+        )
+    return passed
+
+
+def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
+    """Print a table of all checks; return whether they passed.
+
+    Args:
+        device_name: ``"cuda"``, ``"cpu"`` or another name of a device; None: a GPU where there is one.
+        backend: which one to check; ``"auto"``: what such tensors get.
+
+    Raises:
+        RuntimeError: the device or the backend is not there.
+    """
+    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"device {str(device)!r}: torch finds no CUDA device; use --device cpu")
+    backend = backends.resolve(backend, device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"backend {backend!r} on {where}, torch {torch.__version__}, against the reference on the CPU\n")
+    passed = _print_parity(device, backend)
+    if device.type == "cuda":
+        for title, check in (("captured in a CUDA graph", graph_capture), ("on two streams", two_streams)):
+            good = check(device, backend)
+            passed &= good
+            print(f"{title}: {'ok' if good else 'FAILED'}")
+    if backend in ("cuda-emulated", "reference"):
+        print("no bandwidth: this backend is not made for speed")
+    else:
+        numel = 100_000_000 if device.type == "cuda" else 10_000_000
+        found = bandwidth(device, backend, numel)
+        ratio = found.step / found.add if found.add else math.nan
+        print(
+            f"bandwidth, {numel:,} parameters: step {found.step / 1e9:.0f} GB/s, x.add_(g) {found.add / 1e9:.0f} GB/s, "
+            f"ratio {ratio:.2f}"
+        )
+    print("\nall checks passed" if passed else "\nFAILED: see above")
+    return passed
