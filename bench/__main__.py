@@ -1,73 +1,153 @@
-"""``python -m bench``: our optimizers against what users would write or use otherwise, on this machine's CPU."""
+"""``python -m bench``: our optimizers against what users would write or use otherwise.
+
+``python -m bench static`` reports on the GPU kernels without a GPU.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from rich.progress import track
 
+from bench import figures, machine, plots, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import interleaved
 
-
-def _run(case: Case) -> dict[str, Any]:
-    numel = sum(torch.Size(shape).numel() for shape in case.shapes)
-    contenders = case.contenders(case.shapes)
-    timings = interleaved({name: contender.run for name, contender in contenders.items()}, case.rounds)
-    first = next(iter(contenders))
-    rates = {name: contender.bytes * numel / timings[name].median / 1e9 for name, contender in contenders.items()}
-    table = Table(title=f"{case.title}: {len(case.shapes)} tensors, {numel:,} parameters")
-    for heading in ("", "ms", "quartiles", "GB/s", f"time / {first}", f"GB/s of {first} / its own"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, timing in timings.items():
-        table.add_row(
-            name,
-            f"{timing.median * 1e3:.3f}",
-            f"{timing.lower * 1e3:.3f} to {timing.upper * 1e3:.3f}",
-            f"{rates[name]:.1f}",
-            f"{timing.median / timings[first].median:.2f}",
-            f"{rates[first] / rates[name]:.2f}",
-        )
-    Console(width=140).print(table)
-    return {"tensors": len(case.shapes), "parameters": numel, "seconds": {k: asdict(t) for k, t in timings.items()}}
+DOCS = Path(__file__).parents[1] / "docs"
+COPY = "y.copy_(x)"
+Row = dict[str, Any]
 
 
-def _machine(threads: int) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
+    torch.set_num_threads(case.threads or arguments.threads)
+    torch.compiler.reset()
+    numel = workloads.numel_of(case.shapes)
+    params = workloads.parameters(case.shapes, case.dtype, arguments.device, case.offset)
+    peers = case.peers(params)
+    timings = interleaved({name: peer.run for name, peer in peers.items()}, case.rounds)
+    torch.set_num_threads(arguments.threads)
+    rates = {name: peer.bytes * numel / timings[name].median / 1e9 for name, peer in peers.items()}
+    first = next(iter(peers))
+    rows = []
+    for name, peer in peers.items():
+        timing = timings[name]
+        row: Row = {
+            "peer": name,
+            "ms": timing.median * 1e3,
+            "lower": timing.lower * 1e3,
+            "upper": timing.upper * 1e3,
+            "B/param": peer.bytes,
+            "GB/s": rates[name],
+        }
+        if COPY in rates:
+            row["of copy"] = rates[name] / rates[COPY]
+        row[f"time / {first}"] = timing.median / timings[first].median
+        row[f"GB/s of {first} / its"] = rates[first] / rates[name]
+        row["leaves out"] = peer.leaves_out
+        rows.append(row)
+    return rows
+
+
+def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
+    """Measure everything that ``--only`` lets through; print each table when it is there."""
+    sections = []
+
+    def add(title: str, rows: list[Row]) -> None:
+        sections.append((title, rows))
+        report.show(title, rows)
+
+    for case in track([c for c in cases(arguments.rounds, arguments.large) if arguments.only in c.title], "Cases"):
+        numel = workloads.numel_of(case.shapes)
+        add(f"{case.title}: {len(case.shapes):,} tensors, {numel:,} parameters", _table(case, arguments))
+    if arguments.only in "Host overhead":
+        add("Host overhead: tensors of 64 numbers", figures.host_overhead(arguments.rounds))
+    if arguments.only in "Growth":
+        rows, exponent = figures.growth(arguments.rounds, arguments.large)
+        add(f"Growth: ExtrapSGD, bf16, one tensor; from 16M on, time grows with the power {exponent:.2f} of size", rows)
+    if arguments.only in "Memory":
+        add("Memory on ResNet-50, bytes a parameter, next to parameters and gradients", figures.memory())
+    if arguments.only in "First step":
+        add("First step, with what is made in it", figures.first_step())
+    return sections
+
+
+def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for title, rows in sections:
+        if rows and "peer" in rows[0] and len(rows) > 4:
+            name = "".join(c if c.isalnum() else "_" for c in title.split(":")[0]).lower()
+            made.append(folder / f"{name}.png")
+            plots.step_times(title, rows, made[-1])
+        elif title.startswith("Host overhead"):
+            made.append(folder / "host_overhead.png")
+            plots.against(rows, "tensors", [key for key in rows[0] if key.endswith(", µs")], made[-1], "µs a step")
+        elif title.startswith("Growth"):
+            made.append(folder / "growth.png")
+            plots.against(rows, "parameters", ["ms"], made[-1], "ms a step")
+    return made
+
+
+def _write_docs(about: dict[str, str], sections: list[tuple[str, list[Row]]]) -> None:
+    images = _plot(sections, DOCS / "performance")
+    described = "; ".join(f"{key}: {value}" for key, value in about.items())
+    parts = [described, *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
+    parts += [f"![{image.stem}](performance/{image.name})" for image in images]
+    report.write_between_marks(DOCS / "performance.md", "\n\n".join(parts))
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    about = {
+        "command": arguments.command_line,
+        "date": datetime.date.today().isoformat(),
+        **machine.describe(arguments.threads),
     }
+    print("; ".join(f"{key}: {value}" for key, value in about.items()))
+    sections = _sections(arguments)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"about": about, "tables": dict(sections)}, indent=2) + "\n")
+    images = _plot(sections, arguments.out.parent / "bench")
+    print(f"Written: {arguments.out}, {', '.join(str(image) for image in images)}")
+    if arguments.write_docs:
+        _write_docs(about, sections)
+        print(f"Written: {DOCS / 'performance.md'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["measure", "static"], default="measure")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
+    parser.add_argument("--only", default="", help="only tables with this in their title")
+    parser.add_argument("--large", action="store_true", help="also half a billion and a billion parameters: 12 GB")
+    parser.add_argument("--device", default="cpu", help="where the tensors of the cases are (default: cpu)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
+    parser.add_argument("--write-docs", action="store_true", help="put tables and plots into docs/performance.md")
+    parser.add_argument("--bandwidth", type=float, default=3350.0, help="of the projection, GB/s (default: 3350, H100)")
+    return parser
 
 
 def main() -> None:
-    """Measure, print the tables, and write them with the machine's description as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
-    parser.add_argument("--rounds", type=int, default=21, help="timed rounds of a large case (default: 21)")
-    parser.add_argument("--only", default="", help="only cases with this in their title")
-    parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
+    """Measure, print the tables, and write them with the machine's description; or print the static report."""
+    parser = _parser()
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    results: dict[str, Any] = {"machine": _machine(arguments.threads)}
-    print(", ".join(f"{key}: {value}" for key, value in results["machine"].items()))
-    for case in cases(arguments.rounds):
-        if arguments.only in case.title:
-            results[case.title] = _run(case)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"GB/s: bytes that the buffers must be read and written with, by time. Written to {arguments.out}")
+    chosen = [
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for key, value in vars(arguments).items()
+        if value != parser.get_default(key) and key != "what"
+    ]
+    arguments.command_line = " ".join(["python -m bench", *chosen])
+    if arguments.what == "static":
+        for title, rows in static.sections(arguments.bandwidth):
+            report.show(title, rows)
+    else:
+        _measure(arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared with what: the contenders of each table, each with the bytes that it must move."""
+"""What is compared with what: the peers of each table."""
 
 from __future__ import annotations
 
@@ -8,92 +8,114 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import twins, workloads
-from extrap_kernels import ExtrapAdamW, ExtrapSGD
-
-SGD: dict[str, Any] = {"lr": twins.LR, "momentum": twins.MOMENTUM, "nesterov": True}
-ADAMW: dict[str, Any] = {"lr": twins.LR, "betas": twins.BETAS, "weight_decay": twins.DECAY}
-
-
-class Contender(NamedTuple):
-    """A step, and the bytes for each parameter that its buffers must be read and written with."""
-
-    run: Callable[[], object]
-    bytes: int
+from bench import peers, twins, workloads
+from bench.peers import Peer
 
 
 class Case(NamedTuple):
-    """One table; the first contender is what the others are compared with."""
+    """One table; the first peer is what the others are compared with."""
 
     title: str
-    shapes: list[tuple[int, ...]]
-    contenders: Callable[[list[tuple[int, ...]]], dict[str, Contender]]
+    shapes: list[workloads.Shape]
+    peers: Callable[[Sequence[Tensor]], dict[str, Peer]]
     rounds: int
+    dtype: torch.dtype = torch.float32
+    offset: int = 0
+    threads: int = 0  # 0: those of the command line
 
 
-def _add(shapes: Sequence[tuple[int, ...]]) -> Contender:
-    numel = sum(torch.Size(shape).numel() for shape in shapes)
-    x, g = torch.randn(numel), torch.randn(numel)
-    return Contender(lambda: x.add_(g), 12)
+def _every_peer(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+    def build(params: Sequence[Tensor]) -> dict[str, Peer]:
+        name = peers.OURS[rule].__name__
+        return {
+            name: peers.ours(rule, params),
+            "x.add_(g)": peers.add(params),
+            "y.copy_(x)": peers.copy(params),
+            "torch, fused": peers.torchs(rule, params, fused=True),
+            "torch, foreach": peers.torchs(rule, params, foreach=True),
+            "torch, for loop": peers.torchs(rule, params, foreach=False),
+            "twin, torch.compile": peers.twin(rule, params, twins.compiled),
+            "twin, foreach": peers.twin(rule, params, twins.foreach),
+            "twin, for loop": peers.twin(rule, params, twins.for_loop),
+            f"{name}, reference backend": peers.ours(rule, params, backend="reference"),
+            **peers.others(rule, params),
+        }
+
+    return build
 
 
-def _extrap_sgd(params: Sequence[Tensor], **options: Any) -> Callable[[], object]:
-    return ExtrapSGD(params, extrap_lr=twins.EXTRAP_LR, **SGD, **options).step
+def _fast_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+    def build(params: Sequence[Tensor]) -> dict[str, Peer]:
+        return {
+            peers.OURS[rule].__name__: peers.ours(rule, params),
+            "x.add_(g)": peers.add(params),
+            "y.copy_(x)": peers.copy(params),
+            "torch, fused": peers.torchs(rule, params, fused=True),
+        }
+
+    return build
 
 
-def _extrap_adamw(params: Sequence[Tensor]) -> Callable[[], object]:
-    return ExtrapAdamW(params, extrap_lr=twins.EXTRAP_LR, **ADAMW).step
-
-
-def _sgd(shapes: list[tuple[int, ...]]) -> dict[str, Contender]:
-    params = workloads.parameters(shapes)
-    return {
-        "ExtrapSGD": Contender(_extrap_sgd(params), 24),
-        "x.add_(g)": _add(shapes),
-        "torch SGD fused": Contender(torch.optim.SGD(params, fused=True, **SGD).step, 20),
-        "twin, torch.compile": Contender(twins.compiled(twins.sgd, params, 1), 24),
-        "twin, foreach": Contender(twins.foreach_sgd(params), 24),
-        "twin, for loop": Contender(twins.for_loop(twins.sgd, params, 1), 24),
-        "ExtrapSGD, uniform noise": Contender(_extrap_sgd(params, noise="uniform"), 24),
-        "ExtrapSGD, Gaussian noise": Contender(_extrap_sgd(params, noise="gaussian"), 24),
+def _compiled_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+    return lambda params: {
+        **_fast_peers(rule)(params),
+        "twin, torch.compile": peers.twin(rule, params, twins.compiled),
     }
 
 
-def _adamw(shapes: list[tuple[int, ...]]) -> dict[str, Contender]:
-    params = workloads.parameters(shapes)
+def _small_peers(params: Sequence[Tensor]) -> dict[str, Peer]:
+    return {"ExtrapSGD": peers.ours("sgd", params), "torch, fused": peers.torchs("sgd", params, fused=True)}
+
+
+def _variants(params: Sequence[Tensor]) -> dict[str, Peer]:
+    """Rules, extrapolations and noises against plain SGD of the same package."""
+    chosen: dict[str, dict[str, Any]] = {
+        "ExtrapSGD": {},
+        "past_update": {"extrapolation": "past_update"},
+        "no extrapolation": {"extrapolation": None},
+        "uniform noise": {"noise": "uniform"},
+        "Gaussian noise": {"noise": "gaussian"},
+        "Gaussian noise, scale of each filter": {"noise": "gaussian", "noise_scale": "filter"},
+        "clipping by the norm": {"max_grad_norm": 1.0},
+    }
+    return {name: peers.ours("sgd", params, **options) for name, options in chosen.items()}
+
+
+def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Peer]:
     return {
-        "ExtrapAdamW": Contender(_extrap_adamw(params), 32),
-        "x.add_(g)": _add(shapes),
-        "torch AdamW fused": Contender(torch.optim.AdamW(params, fused=True, **ADAMW).step, 28),
-        "twin, torch.compile": Contender(twins.compiled(twins.adamw, params, 2), 32),
-        "twin, for loop": Contender(twins.for_loop(twins.adamw, params, 2), 32),
+        "ExtrapAdamW": peers.ours("adamw", params),
+        "uniform noise": peers.ours("adamw", params, noise="uniform"),
+        "Gaussian noise": peers.ours("adamw", params, noise="gaussian"),
     }
 
 
-def _precision(shapes: list[tuple[int, ...]]) -> dict[str, Contender]:
-    single, narrow = (workloads.parameters(shapes, dtype) for dtype in (torch.float32, torch.bfloat16))
-    return {
-        "ExtrapAdamW, fp32": Contender(_extrap_adamw(single), 32),
-        "ExtrapAdamW, bf16": Contender(_extrap_adamw(narrow), 28),
-        "ExtrapSGD, fp32": Contender(_extrap_sgd(single), 24),
-        "ExtrapSGD, bf16": Contender(_extrap_sgd(narrow), 20),
-    }
+def cases(rounds: int, large: bool) -> list[Case]:
+    """Return all tables.
 
-
-def _small(shapes: list[tuple[int, ...]]) -> dict[str, Contender]:
-    params = workloads.parameters(shapes)
-    return {
-        "ExtrapSGD": Contender(_extrap_sgd(params), 24),
-        "torch SGD fused": Contender(torch.optim.SGD(params, fused=True, **SGD).step, 20),
-    }
-
-
-def cases(rounds: int) -> list[Case]:
-    """Return all tables; ``rounds`` is the number of timed rounds of the large ones."""
-    gpt2 = workloads.gpt2_124m()
-    return [
-        Case("SGD, momentum and Nesterov, GPT-2 124M, fp32", gpt2, _sgd, rounds),
-        Case("AdamW, GPT-2 124M, fp32", gpt2, _adamw, rounds),
-        Case("bf16 parameters, fp32 base, GPT-2 124M", gpt2, _precision, rounds),
-        Case("SGD, 1,000 tensors of 64", workloads.many_small(), _small, 10 * rounds),
+    Args:
+        rounds: timed rounds of those that take long.
+        large: with a transformer of half a billion parameters, which needs 11 GB.
+    """
+    gpt2, bf16 = workloads.gpt2(), torch.bfloat16
+    chosen = [
+        Case("SGD, GPT-2 124M, fp32", gpt2, _every_peer("sgd"), rounds),
+        Case("AdamW, GPT-2 124M, fp32", gpt2, _every_peer("adamw"), rounds),
+        Case("SGD, GPT-2 124M, bf16", gpt2, _compiled_peers("sgd"), rounds, bf16),
+        Case("AdamW, GPT-2 124M, bf16", gpt2, _compiled_peers("adamw"), rounds, bf16),
+        Case("Variants of SGD, GPT-2 124M, fp32", gpt2, _variants, rounds),
+        Case("Variants of AdamW, GPT-2 124M, fp32", gpt2, _variants_adamw, rounds),
+        Case("SGD, ResNet-50, fp32", workloads.resnet50(), _fast_peers("sgd"), 3 * rounds),
+        Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _fast_peers("adamw"), 3 * rounds),
+        Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_peers("sgd"), rounds),
+        Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _small_peers, 10 * rounds),
+        Case("SGD, odd sizes, unaligned views, fp32", workloads.odd(), _fast_peers("sgd"), 3 * rounds, offset=1),
+        Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("sgd"), rounds, threads=1),
+        Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("adamw"), rounds, threads=1),
     ]
+    if large:
+        shapes = workloads.half_billion()
+        chosen += [
+            Case("SGD, transformer of 0.55B, bf16", shapes, _fast_peers("sgd"), rounds, bf16),
+            Case("AdamW, transformer of 0.55B, bf16", shapes, _fast_peers("adamw"), rounds, bf16),
+        ]
+    return chosen

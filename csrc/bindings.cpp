@@ -7,6 +7,7 @@
 #include "plan.h"
 #include "state_snapshot.h"
 #include "tensor_view.h"
+#include "version_counters.h"
 
 namespace py = pybind11;
 
@@ -70,9 +71,13 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "emulate_tail", [](int units) { extrap::cuda::emulated_tail = units; },
       "Emulate only so many chunks, the last ones of each launch; 0: all.");
+  py::class_<extrap::VersionCounters>(m, "VersionCounters", "autograd's version counters of some tensors.")
+      .def(py::init<const py::list&>())
+      .def("increment", &extrap::VersionCounters::increment);
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
   m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
   m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");
-  m.def("exchange_interface", &extrap::exchange_interface, "Whether tensors are read by torch's C exchange interface.");
-  m.def("use_exchange_interface", &extrap::use_exchange_interface, "Read tensors by it where it is there, or not.");
+  m.def("uses_stable_interface", &extrap::uses_stable_interface,
+        "Whether tensors are read by torch's stable C interface.");
+  m.def("use_stable_interface", &extrap::use_stable_interface, "Read tensors by it where it is there, or not.");
 }

@@ -90,6 +90,7 @@ void Plan::add(size_t i, uint32_t index) {
   entry.numel = real_numel(target);
   entry.y = target.data;
   entry.index = index;
+  entry.trust = 1;
   entry.base = state_pointer(member.state, "base", target);
   for (size_t k = 0; k < state_names_.size(); ++k)
     entry.buffers[k] = state_pointer(member.state, state_names_[k].cast<std::string>(), target);
@@ -108,7 +109,7 @@ void Plan::add(size_t i, uint32_t index) {
   for (int64_t begin = 0; begin < entry.numel; begin += kChunkSize)
     chunks_.push_back(
         {static_cast<int32_t>(i), begin, begin + kChunkSize < entry.numel ? kChunkSize : entry.numel - begin});
-  parameter_bytes_ += entry.numel * static_cast<int64_t>(bytes_of(dtype_));
+  numel_ += entry.numel;
   members_.push_back(member);
   entries_.push_back(entry);
 }
@@ -147,9 +148,10 @@ py::object Plan::refresh(const py::dict& local_gradients) {
     const py::object gradient = gradient_of(member.param);
     if (gradient.is_none()) return py::none();
     if (!read_gradient(gradient.ptr(), member, entry.gradient)) unfit.append(py::make_tuple(i, false));
-    PyObject* local = has_local ? PyDict_GetItemWithError(local_gradients.ptr(), member.param) : nullptr;
-    if (PyErr_Occurred()) throw py::error_already_set();
     entry.local = nullptr;
+    if (!has_local) continue;
+    PyObject* local = PyDict_GetItemWithError(local_gradients.ptr(), member.param);
+    if (PyErr_Occurred()) throw py::error_already_set();
     if (local && !read_gradient(local, member, entry.local)) unfit.append(py::make_tuple(i, true));
   }
   return unfit;
@@ -206,6 +208,7 @@ void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
 
 double Plan::gradient_square_sum(int threads) const {
   const DType dtype = gradient_dtype();
+  threads = cpu::useful_threads(numel_, threads);
   const py::gil_scoped_release release;
   double sum = 0;
   for (double of_tensor : cpu::gradient_square_sums(cpu::selected_kernels().square_sum(dtype), bytes_of(dtype),
@@ -224,12 +227,14 @@ void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_sc
   const RuleKernels rule =
       kernels.rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
   const DType base = base_dtype();
+  threads = cpu::useful_threads(numel_, threads);
   {
     const py::gil_scoped_release release;
     advance_steps(correct);
     prepare_rms(config.noise, config.noise_scale, threads);
-    cpu::set_trust(rule, kernels.square_sum(base), bytes_of(base), config, entries_, chunks_, threads);
-    cpu::step(rule.step, config, entries_, chunks_, parameter_bytes_ >= cpu::kStreamingBytes, threads);
+    if (rule.norm) cpu::set_trust(rule, kernels.square_sum(base), bytes_of(base), config, entries_, chunks_, threads);
+    const bool streaming = numel_ * static_cast<int64_t>(bytes_of(dtype_)) >= cpu::kStreamingBytes;
+    cpu::step(rule.step, config, entries_, chunks_, streaming, threads);
   }
   held_gradients_.clear();
 }

@@ -79,7 +79,7 @@ class Plan {
   std::vector<py::object> held_storage_;
   std::vector<py::object> held_gradients_;  // copies made for this step
   std::vector<int64_t> dims_;
-  int64_t parameter_bytes_ = 0;
+  int64_t numel_ = 0;  // of all tensors, in real numbers
 };
 
 }  // namespace extrap

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <vector>
 
 namespace extrap {
@@ -16,7 +17,14 @@ class StateSnapshot {
   bool matches(const pybind11::dict& state) const;
 
  private:
+  bool is_untouched(const pybind11::dict& state) const;
+
   std::vector<pybind11::object> objects_;
+  struct Version {
+    PyObject* dict;  // among the objects, or the state itself
+    uint64_t tag;
+  };
+  std::vector<Version> versions_;  // of all dicts, where Python counts them
 };
 
 }  // namespace extrap

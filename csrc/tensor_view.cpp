@@ -2,6 +2,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 
 namespace py = pybind11;
@@ -9,34 +11,23 @@ namespace py = pybind11;
 namespace extrap {
 namespace {
 
-// The part of the DLPack 1.3 C exchange interface that is used here; the layout is fixed by that standard.
-struct DLTensor {
-  void* data;
-  int32_t device_type, device_index;
-  int32_t ndim;
-  uint8_t code, bits;
-  uint16_t lanes;
-  int64_t* shape;
-  int64_t* strides;
-  uint64_t byte_offset;
+struct KnownDType {
+  const char* name;
+  DType dtype;
+  bool complex;
 };
-
-struct DLPackExchangeApi {
-  uint32_t major, minor;
-  const void* previous;
-  void* managed_tensor_allocator;
-  void* managed_tensor_from_object;
-  void* managed_tensor_to_object;
-  int (*tensor_from_object)(void* object, DLTensor* out);
-  void* current_work_stream;
-};
-
-constexpr uint8_t kDLFloat = 2, kDLBfloat = 4, kDLComplex = 5;
+constexpr KnownDType kDTypes[] = {{"float32", DType::float32, false},   {"float64", DType::float64, false},
+                                  {"bfloat16", DType::bfloat16, false}, {"float16", DType::float16, false},
+                                  {"complex32", DType::float16, true},  {"complex64", DType::float32, true},
+                                  {"complex128", DType::float64, true}};
+constexpr size_t kDTypeCount = std::size(kDTypes);
 
 struct Torch {
-  const DLPackExchangeApi* exchange = nullptr;
-  bool use_exchange = false;
-  py::object tensor_type, strided, data_ptr, grad;
+  std::optional<StableInterface> interface;
+  bool use_interface;
+  int32_t dtype_codes[kDTypeCount];  // in the interface
+  py::object dtypes[kDTypeCount];    // in Python
+  py::object tensor_type, strided, data_ptr, grad, dispatch;
 
   Torch() {
     const py::module_ torch = py::module_::import("torch");
@@ -44,12 +35,18 @@ struct Torch {
     strided = torch.attr("strided");
     data_ptr = tensor_type.attr("data_ptr");
     grad = tensor_type.attr("grad");
-    if (!py::hasattr(tensor_type, "__dlpack_c_exchange_api__")) return;
-    const py::object capsule = tensor_type.attr("__dlpack_c_exchange_api__");
-    const auto* api = static_cast<const DLPackExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (!api) throw py::error_already_set();
-    if (api->major == 1) exchange = api;
-    use_exchange = exchange != nullptr;
+    dispatch = tensor_type.attr("__torch_dispatch__");
+    interface = StableInterface::find(torch);
+    for (size_t i = 0; i < kDTypeCount; ++i) {
+      dtypes[i] = torch.attr(kDTypes[i].name);
+      if (!interface) continue;
+      const auto code = interface->constant(std::string("dtype_") + kDTypes[i].name);
+      if (code)
+        dtype_codes[i] = *code;
+      else
+        interface.reset();
+    }
+    use_interface = interface.has_value();
   }
 };
 
@@ -59,21 +56,26 @@ Torch& torch() {
   return *instance;
 }
 
-bool set_dtype(uint8_t code, int bits, TensorView& view) {
-  view.complex = code == kDLComplex;
-  const int real_bits = view.complex ? bits / 2 : bits;
-  if (code == kDLBfloat && bits == 16)
-    view.dtype = DType::bfloat16;
-  else if (code != kDLFloat && code != kDLComplex)
+// Whether a tensor of this type is what its C++ part says: in a subclass with a `grad` or a `__torch_dispatch__` of its
+// own, that may be an empty shell.
+bool is_plain_type(PyTypeObject* type) {
+  static PyObject* plain_subclass = nullptr;  // the last one seen, held: there is hardly ever more than one
+  PyObject* object = reinterpret_cast<PyObject*>(type);
+  if (object == plain_subclass || object == torch().tensor_type.ptr()) return true;
+  const py::handle handle(object);
+  if (!PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(torch().tensor_type.ptr())) ||
+      !py::object(handle.attr("grad")).is(torch().grad) ||
+      !py::object(handle.attr("__torch_dispatch__")).is(torch().dispatch))
     return false;
-  else if (real_bits == 16)
-    view.dtype = DType::float16;
-  else if (real_bits == 32)
-    view.dtype = DType::float32;
-  else if (real_bits == 64)
-    view.dtype = DType::float64;
-  else
-    return false;
+  Py_XDECREF(plain_subclass);
+  plain_subclass = py::reinterpret_borrow<py::object>(object).release().ptr();
+  return true;
+}
+
+bool set_dtype(size_t i, TensorView& view) {
+  if (i == kDTypeCount) return false;
+  view.dtype = kDTypes[i].dtype;
+  view.complex = kDTypes[i].complex;
   return true;
 }
 
@@ -84,32 +86,31 @@ bool is_lazy(py::handle tensor, bool complex, int64_t numel) {
   return numel == 1 && tensor.attr("is_neg")().cast<bool>();
 }
 
-bool read_by_exchange(PyObject* tensor, TensorView& view) {
-  DLTensor t;
-  if (torch().exchange->tensor_from_object(tensor, &t) != 0) {
-    // A sparse tensor or one on a device that DLPack has no number for.
-    PyErr_Clear();
+bool read_by_interface(const StableInterface& f, StableInterface::Handle handle, TensorView& view) {
+  int32_t layout, dtype, device;
+  if (f.layout(handle, &layout) || f.device_type(handle, &device) || f.dtype(handle, &dtype)) return false;
+  // Asked before what would fail for other tensors.
+  if (layout != f.strided || (device != f.cpu && device != f.cuda)) return false;
+  view.device_type = device == f.cpu ? 1 : 2;
+  view.device_index = 0;
+  int64_t ndim, *shape, *strides;
+  if ((device != f.cpu && f.device_index(handle, &view.device_index)) || f.dim(handle, &ndim) ||
+      f.sizes(handle, &shape) || f.strides(handle, &strides) || f.data_ptr(handle, &view.data) || ndim > kMaxDims)
     return false;
+  view.ndim = static_cast<int32_t>(ndim);
+  for (int i = 0; i < view.ndim; ++i) {
+    view.shape[i] = shape[i];
+    view.strides[i] = strides[i];
   }
-  if (t.ndim > kMaxDims) return false;
-  view.data = static_cast<char*>(t.data) + t.byte_offset;
-  view.device_type = t.device_type;
-  view.device_index = t.device_index;
-  view.ndim = t.ndim;
-  for (int i = 0; i < t.ndim; ++i) {
-    view.shape[i] = t.shape[i];
-    view.strides[i] = t.strides[i];
-  }
-  return set_dtype(t.code, t.bits, view);
+  const auto* codes = torch().dtype_codes;
+  return set_dtype(static_cast<size_t>(std::find(codes, codes + kDTypeCount, dtype) - codes), view);
 }
 
 bool read_by_attributes(py::handle tensor, TensorView& view) {
   if (!py::object(tensor.attr("layout")).is(torch().strided)) return false;
   const py::object dtype = tensor.attr("dtype"), device = tensor.attr("device");
-  const std::string name = py::str(dtype), kind = py::str(device.attr("type"));
+  const std::string kind = py::str(device.attr("type"));
   if (kind != "cpu" && kind != "cuda") return false;
-  const bool complex = dtype.attr("is_complex").cast<bool>();
-  if (!complex && !dtype.attr("is_floating_point").cast<bool>()) return false;
   view.data = reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
   view.device_type = kind == "cpu" ? 1 : 2;
   view.device_index = device.attr("index").is_none() ? 0 : device.attr("index").cast<int32_t>();
@@ -120,8 +121,9 @@ bool read_by_attributes(py::handle tensor, TensorView& view) {
     view.shape[i] = shape[i].cast<int64_t>();
     view.strides[i] = strides[i].cast<int64_t>();
   }
-  const uint8_t code = name == "torch.bfloat16" ? kDLBfloat : complex ? kDLComplex : kDLFloat;
-  return set_dtype(code, 8 * dtype.attr("itemsize").cast<int>(), view);
+  size_t i = 0;
+  while (i < kDTypeCount && !torch().dtypes[i].is(dtype)) ++i;
+  return set_dtype(i, view);
 }
 
 }  // namespace
@@ -138,39 +140,43 @@ bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const in
 }
 
 bool read_tensor(PyObject* tensor, TensorView& view) {
-  const bool readable = torch().use_exchange ? read_by_exchange(tensor, view) : read_by_attributes(tensor, view);
-  return readable && !is_lazy(tensor, view.complex, view.numel());
+  const StableInterface* f = interface_for(tensor);
+  const bool readable = f ? read_by_interface(*f, f->handle(tensor), view) : read_by_attributes(tensor, view);
+  const int64_t numel = readable ? view.numel() : 0;
+  // Without an address: the shell of a subclass that keeps its elements elsewhere.
+  return readable && (view.data || numel == 0) && !is_lazy(tensor, view.complex, numel);
 }
 
 py::object gradient_of(PyObject* param) {
-  // The descriptor is called without the look-up of the attribute, unless a subclass has one of its own.
   static PyObject* const name = PyUnicode_InternFromString("grad");
-  PyObject* descriptor = torch().grad.ptr();
-  static const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
-  static PyTypeObject* checked = nullptr;
-  PyTypeObject* type = Py_TYPE(param);
-  if (type != checked) {
-    if (!py::object(py::handle(reinterpret_cast<PyObject*>(type)).attr("grad")).is(torch().grad)) {
-      auto own = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, name));
-      if (!own) throw py::error_already_set();
-      return own;
-    }
-    checked = type;
-  }
-  auto gradient = py::reinterpret_steal<py::object>(get(descriptor, param, reinterpret_cast<PyObject*>(type)));
+  // What the look-up of the attribute would call in the end, unless a subclass has a `grad` of its own.
+  static const PyGetSetDef* const direct = Py_IS_TYPE(torch().grad.ptr(), &PyGetSetDescr_Type)
+                                               ? reinterpret_cast<PyGetSetDescrObject*>(torch().grad.ptr())->d_getset
+                                               : nullptr;
+  auto gradient = py::reinterpret_steal<py::object>(
+      direct && is_plain_type(Py_TYPE(param)) ? direct->get(param, direct->closure) : PyObject_GetAttr(param, name));
   if (!gradient) throw py::error_already_set();
   return gradient;
 }
 
 void* data_of(PyObject* tensor) {
+  void* data = nullptr;
+  if (const StableInterface* f = interface_for(tensor))
+    return f->data_ptr(f->handle(tensor), &data) == 0 ? data : nullptr;
   const auto address =
       py::reinterpret_steal<py::object>(PyObject_Vectorcall(torch().data_ptr.ptr(), &tensor, 1, nullptr));
   if (!address) throw py::error_already_set();
   return PyLong_AsVoidPtr(address.ptr());
 }
 
-bool exchange_interface() { return torch().use_exchange; }
+const StableInterface* stable_interface() { return torch().interface ? &*torch().interface : nullptr; }
 
-void use_exchange_interface(bool use) { torch().use_exchange = use && torch().exchange; }
+const StableInterface* interface_for(PyObject* tensor) {
+  return torch().use_interface && is_plain_type(Py_TYPE(tensor)) ? &*torch().interface : nullptr;
+}
+
+bool uses_stable_interface() { return torch().use_interface; }
+
+void use_stable_interface(bool use) { torch().use_interface = use && torch().interface; }
 
 }  // namespace extrap

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/config.h"
+#include "stable_interface.h"
 
 namespace extrap {
 
@@ -31,16 +32,19 @@ struct TensorView {
 bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides);
 
 // Reads `tensor` into `view`. False where it cannot be walked as plain memory of a supported dtype: a sparse or lazily
-// conjugated tensor, an integer dtype, more than kMaxDims. Throws pybind11::error_already_set where it is no tensor.
+// conjugated tensor, one that wraps others, an integer dtype, more than kMaxDims. Throws pybind11::error_already_set
+// where it is no tensor.
 bool read_tensor(PyObject* tensor, TensorView& view);
 
 // Parts of the above that are asked of every tensor in every step: `param.grad`, and where the elements are.
 pybind11::object gradient_of(PyObject* param);
 void* data_of(PyObject* tensor);
 
-// Whether read_tensor() may use the C exchange interface of torch (torch 2.10 and newer; on where it is there). Without
-// it, attributes are read one by one.
-bool exchange_interface();
-void use_exchange_interface(bool use);
+// torch's stable C interface where this torch has it, and whether it may be used (it is, unless a test says otherwise);
+// without it, tensors are read by their attributes. interface_for() is null for a tensor that must be.
+const StableInterface* stable_interface();
+const StableInterface* interface_for(PyObject* tensor);
+bool uses_stable_interface();
+void use_stable_interface(bool use);
 
 }  // namespace extrap

@@ -112,6 +112,13 @@ def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool
 def emulate_tail(units: int) -> None:
     """Emulate only so many chunks, the last ones of each launch; 0: all."""
 
+class VersionCounters:
+    """autograd's version counters of some tensors."""
+
+    def __init__(self, tensors: list[Tensor]) -> None: ...
+    def increment(self) -> None:
+        """Increment them all: what autograd has saved of the tensors is out of date then."""
+
 def instruction_sets() -> list[str]:
     """Instruction sets that can run here, best first."""
 
@@ -121,8 +128,8 @@ def instruction_set() -> str:
 def select_instruction_set(name: str) -> None:
     """Use another of instruction_sets(); ValueError for any other name."""
 
-def exchange_interface() -> bool:
-    """Whether tensors are read by torch's C exchange interface."""
+def uses_stable_interface() -> bool:
+    """Whether tensors are read by torch's stable C interface."""
 
-def use_exchange_interface(use: bool) -> None:
+def use_stable_interface(use: bool) -> None:
     """Read tensors by it where it is there, or not."""

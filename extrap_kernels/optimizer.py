@@ -13,6 +13,7 @@ from torch import Tensor
 from extrap_kernels import backends, options
 from extrap_kernels.backends.scaling import Scaling, clip_coefficient
 from extrap_kernels.layout import empty_state, has_state_layout, overlaps
+from extrap_kernels.step_hooks import skip_idle
 
 Closure = Callable[[], Union[float, Tensor]]
 
@@ -50,6 +51,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.grad_norm: Union[float, Tensor, None] = None
         self._forget_plans()
         super().__init__(params, {**defaults, "train_mode": True})
+
+    def _patch_step_function(self) -> None:
+        # torch wraps step() of a class when the first of its instances is made.
+        plain = type(self).step
+        super()._patch_step_function()
+        if type(self).step is not plain:
+            type(self).step = skip_idle(plain, type(self).step)  # type: ignore[method-assign]
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
@@ -116,7 +124,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         else:
             scale = getattr(self, "grad_scale", None)
             self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
-            self._return_to_base(only_without_gradient=True)
+            if self._extrapolated:
+                self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
         return loss
 

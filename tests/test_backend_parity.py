@@ -19,9 +19,9 @@ NATIVE_SETTINGS = [*((name, True) for name in _C.instruction_sets()), (_C.instru
 
 
 def use(native_setting):
-    instruction_set, exchange = native_setting
+    instruction_set, interface = native_setting
     _C.select_instruction_set(instruction_set)
-    _C.use_exchange_interface(exchange)
+    _C.use_stable_interface(interface)
 
 
 @pytest.fixture(params=NATIVE_SETTINGS, ids=str)

@@ -36,25 +36,24 @@ InstructionSet& current() {
 // Chunks are handed out in runs: long enough that fetching one costs nothing, short enough that no thread waits long.
 constexpr int kRunsPerThread = 32;
 
-// Calls body(i) for i in [0, count), on one thread where the work is not worth waking others.
+// Calls body(begin, end) for runs that make up [0, count), on one thread where the work is not worth waking others.
 template <class Body>
-void parallel_for(int64_t count, int threads, const Body& body) {
+void parallel_runs(int64_t count, int threads, const Body& body) {
   if (threads <= 1 || count <= 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
+    if (count > 0) body(int64_t{0}, count);
     return;
   }
   const int64_t run = std::max<int64_t>(1, count / (static_cast<int64_t>(threads) * kRunsPerThread));
-#pragma omp parallel for schedule(dynamic, run) num_threads(threads)
-  for (int64_t i = 0; i < count; ++i) body(i);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t begin = 0; begin < count; begin += run) body(begin, std::min(begin + run, count));
 }
 
-// Below this many elements a second thread costs more than it saves.
-constexpr int64_t kElementsPerThread = 65536;
-
-int useful_threads(const std::vector<TensorEntry>& tensors, int threads) {
-  int64_t total = 0;
-  for (const TensorEntry& t : tensors) total += t.numel;
-  return static_cast<int>(std::min<int64_t>(threads, total / kElementsPerThread + 1));
+// Calls body(i) for i in [0, count).
+template <class Body>
+void parallel_for(int64_t count, int threads, const Body& body) {
+  parallel_runs(count, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
 }
 
 // The sum of value(chunk) over the chunks of each tensor, in their order whatever the number of threads.
@@ -62,7 +61,7 @@ template <class Value>
 std::vector<double> sums_by_tensor(const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                    int threads, const Value& value) {
   std::vector<double> partial(chunks.size()), sums(tensors.size());
-  parallel_for(static_cast<int64_t>(chunks.size()), useful_threads(tensors, threads), [&](int64_t i) {
+  parallel_for(static_cast<int64_t>(chunks.size()), threads, [&](int64_t i) {
     const Chunk& chunk = chunks[static_cast<size_t>(i)];
     partial[static_cast<size_t>(i)] = value(tensors[static_cast<size_t>(chunk.tensor)], chunk);
   });
@@ -89,6 +88,11 @@ std::vector<std::string> instruction_sets() {
   return names;
 }
 
+int useful_threads(int64_t elements, int threads) {
+  constexpr int64_t kElementsPerThread = 65536;
+  return static_cast<int>(std::min<int64_t>(threads, elements / kElementsPerThread + 1));
+}
+
 const CpuKernels& selected_kernels() { return *current().kernels; }
 
 std::string selected() { return current().name; }
@@ -104,9 +108,8 @@ void select(const std::string& name) {
 
 void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
           const std::vector<Chunk>& chunks, bool streaming, int threads) {
-  parallel_for(static_cast<int64_t>(chunks.size()), useful_threads(tensors, threads), [&](int64_t i) {
-    const Chunk& chunk = chunks[static_cast<size_t>(i)];
-    kernel(config, tensors[static_cast<size_t>(chunk.tensor)], chunk.begin, chunk.count, streaming);
+  parallel_runs(static_cast<int64_t>(chunks.size()), threads, [&](int64_t begin, int64_t end) {
+    kernel(config, tensors.data(), chunks.data() + begin, end - begin, streaming);
   });
 }
 
@@ -120,8 +123,7 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
 
 void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
                std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads) {
-  for (TensorEntry& t : tensors) t.trust = 1;
-  if (!rule.norm) return;
+  for (TensorEntry& t : tensors) t.trust = 1;  // what the norms are taken with
   const auto x = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
     return base_kernel(at(t.base, chunk.begin, element_size), chunk.count);
   });
@@ -144,8 +146,7 @@ void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<
     if (t.rows == 1)
       out[0] = sums[i];
     else
-      parallel_for(t.rows, useful_threads(tensors, threads),
-                   [&](int64_t row) { out[row] = row_square_sum(kernel, element_size, t, row); });
+      parallel_for(t.rows, threads, [&](int64_t row) { out[row] = row_square_sum(kernel, element_size, t, row); });
     for (int64_t row = 0; row < t.rows; ++row)
       out[row] = std::sqrt(out[row] / (static_cast<double>(t.numel) / static_cast<double>(t.rows)));
   }

@@ -19,6 +19,10 @@ const CpuKernels& selected_kernels();
 std::string selected();
 void select(const std::string& name);
 
+// At most `threads`, and no more than are worth waking for so many elements. The functions below take all they are
+// given.
+int useful_threads(int64_t elements, int threads);
+
 // From this many bytes of parameters on, y bypasses the caches: it would not stay in them until it is read again.
 constexpr int64_t kStreamingBytes = int64_t{1} << 22;
 
@@ -30,7 +34,7 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads);
 
-// Sets the trust ratio of each tensor from the norms of x and of what the rule scales.
+// Sets the trust ratio of each tensor, by a rule that has norms, from those of x and of what the rule scales.
 void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
                std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads);
 

@@ -189,34 +189,42 @@ struct PaddedBlock {
 };
 
 template <class Rule, class P, class G, class A, bool kNoise>
-void step_range(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count, bool streaming) {
+EXTRAP_HD void step_chunk(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
+                          const Chunk& chunk, bool streaming) {
   constexpr int64_t kPrefetchElements = kPrefetchAhead / sizeof(A);
-  const StepConstants<A> c(config, Rule::kOwnDecay);
-  const Rule rule(config, t);
-  int64_t i = begin;
-  for (; i + kBlock <= begin + count; i += kBlock) {
+  const int64_t end = chunk.begin + chunk.count;
+  int64_t i = chunk.begin;
+  for (; i + kBlock <= end; i += kBlock) {
     const Block<P, G, A, Rule::kBuffers> block(t, i);
     // Not past the end: small tensors would fetch what nobody needs.
     if (i + kPrefetchElements < t.numel) prefetch(block);
     step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, block, streaming);
   }
   if (streaming) finish_streaming();
-  if (i < begin + count) {
-    PaddedBlock<P, G, A, Rule::kBuffers> rest({t, i}, static_cast<size_t>(begin + count - i), !config.correct);
+  if (i < end) {
+    PaddedBlock<P, G, A, Rule::kBuffers> rest({t, i}, static_cast<size_t>(end - i), !config.correct);
     step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, rest.block, false);
     rest.store();
   }
 }
 
 template <class Rule, class P, class G, class A>
-void step(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count, bool streaming) {
+void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chunks, int64_t count, bool streaming) {
   constexpr size_t kAlignment = kVectorBytes / sizeof(A) * sizeof(P);
-  const bool noise = config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms);
-  streaming = streaming && reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
-  if (noise)
-    step_range<Rule, P, G, A, true>(config, t, begin, count, streaming);
-  else
-    step_range<Rule, P, G, A, false>(config, t, begin, count, streaming);
+  const StepConstants<A> c(config, Rule::kOwnDecay);
+  const TensorEntry* last = tensors + chunks[0].tensor;
+  Rule rule(config, *last);
+  for (const Chunk* chunk = chunks; chunk < chunks + count; ++chunk) {
+    const TensorEntry& t = tensors[chunk->tensor];
+    // All that a rule takes from a tensor: its powers of beta cost as much as stepping a small one.
+    if (t.step != last->step || t.trust != last->trust) rule = Rule(config, t);
+    last = &t;
+    const bool stream = streaming && reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
+    if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms))
+      step_chunk<Rule, P, G, A, true>(config, c, rule, t, *chunk, stream);
+    else
+      step_chunk<Rule, P, G, A, false>(config, c, rule, t, *chunk, stream);
+  }
 }
 
 // Squares are summed in 16 lanes by position, whatever the width of the vectors.

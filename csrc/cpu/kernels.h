@@ -6,9 +6,8 @@
 
 namespace extrap {
 
-// Steps `count` elements of a tensor from element `begin`, which is a multiple of 64. `streaming` lets y bypass the
-// caches.
-using StepKernel = void (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count,
+// Steps the elements of `count` chunks, each of which begins at a multiple of 64. `streaming` lets y bypass the caches.
+using StepKernel = void (*)(const StepConfig& config, const TensorEntry* tensors, const Chunk* chunks, int64_t count,
                             bool streaming);
 
 // Sums of squares in double precision, in an order that does not depend on the instruction set.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.backends.versions import incrementer
 from extrap_kernels.layout import empty_dense, is_dense
 
 
@@ -36,6 +37,7 @@ class Staging:
     def __init__(self, members: Sequence[Member], like_param: bool) -> None:
         self.targets = [m.param if _is_plain(m.param) else empty_dense(m.param, m.param.dtype) for m in members]
         self._staged = [(m.param, t) for m, t in zip(members, self.targets) if t is not m.param]
+        self._increment_versions = incrementer(self.targets)
         self._like_param = like_param
         self.grad_dtype = members[0].param.dtype if like_param else members[0].state["base"].dtype
 
@@ -60,7 +62,6 @@ class Staging:
 
     def put_back(self) -> None:
         """Make the parameters hold what the kernel wrote."""
-        # What autograd has saved of the parameters is out of date, as after any in-place operation.
-        torch.autograd.graph.increment_version(self.targets)
+        self._increment_versions()
         for param, target in self._staged:
             param.copy_(target)

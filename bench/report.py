@@ -1,0 +1,55 @@
+"""Results as tables for the terminal and for Markdown, and the page of the documentation that they go into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, Any]
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def text(value: Any) -> str:
+    """Return a cell: numbers with three digits, large ones whole and with separators."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print a table; a title without rows is a line."""
+    console = Console(width=160)
+    if not rows:
+        return console.print(title)
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(text(value) for value in row.values()))
+    console.print(table)
+    return None
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
+    heads = list(rows[0])
+    marks = ["---" if isinstance(rows[0][head], str) else "---:" for head in heads]
+    lines = [heads, marks, *([text(value) for value in row.values()] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_between_marks(page: Path, measured: str) -> None:
+    """Replace what is between the marks of a page.
+
+    Raises:
+        ValueError: the page lacks a mark.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} lacks the line {BEGIN!r} or {END!r}, between which the tables go")
+    page.write_text(f"{before}{BEGIN}\n\n{measured.strip()}\n\n{END}{after}")

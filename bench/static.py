@@ -1,0 +1,132 @@
+"""``python -m bench static``: what can be said of the GPU kernels without a GPU.
+
+Registers, spills and access widths come from modules that compile the kernels, one for each backend. Such a module has
+``report_rows() -> list[KernelRow]`` and ``launches(rule, numels) -> int``, the launches of a step on tensors of these
+sizes. One that is not there, or cannot run here, is named with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from bench import launches, peers, workloads
+
+PROVIDERS = {"cuda": "bench.static_cuda", "triton": "bench.static_triton"}
+MODELS = {
+    "ResNet-50": workloads.resnet50,
+    "Llama-2-7B": workloads.llama2_7b,
+    "Llama-3-70B": workloads.llama3_70b,
+}
+Row = dict[str, Any]
+
+
+class KernelRow(NamedTuple):
+    """What a compiler made of one kernel for one GPU.
+
+    Attributes:
+        kernel: its name, with rule and dtypes.
+        target: as ``sm_90``.
+        registers: of 32 bits, for each thread.
+        spilled: bytes for each thread.
+        access_bits: width of its loads and stores of the buffers.
+        bytes: moved for each parameter.
+        floor: bytes for each parameter that the buffers must be read and written with.
+    """
+
+    kernel: str
+    target: str
+    registers: int
+    spilled: int
+    access_bits: int
+    bytes: float
+    floor: float
+
+
+def provider(backend: str) -> ModuleType:
+    """Return the module that compiles the kernels of ``backend``.
+
+    Raises:
+        RuntimeError: it is not there, or lacks something; the message says what.
+    """
+    name = PROVIDERS[backend]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"no rows of backend {backend!r}: {name} cannot be imported ({error})") from error
+    for function in ("report_rows", "launches"):
+        if not hasattr(module, function):
+            raise RuntimeError(f"no rows of backend {backend!r}: {name} has no function {function}()")
+    return module
+
+
+def kernel_rows() -> tuple[list[Row], list[str]]:
+    """Return a row for each kernel and GPU, and a line for each backend that has none here."""
+    rows, missing = [], []
+    for backend in PROVIDERS:
+        try:
+            rows += [{"backend": backend, **row._asdict()} for row in provider(backend).report_rows()]
+        except RuntimeError as error:
+            missing.append(str(error))
+    return rows, missing
+
+
+def launch_rows() -> list[Row]:
+    """Return the launches of a step, by model and rule: ours where the backend is there, apex's and torch's."""
+    rows = []
+    for model, shapes in MODELS.items():
+        numels = [math.prod(shape) for shape in shapes()]
+        for rule in peers.OURS:
+            row: Row = {"model": model, "tensors": len(numels), "rule": rule}
+            for backend in PROVIDERS:
+                row[f"ours, {backend}"] = _our_launches(backend, rule, numels)
+            fused, foreach = launches.FUSED[rule], launches.FOREACH[rule]
+            row["apex"] = launches.of_step(numels, launches.APEX, fused)
+            row["torch fused"] = launches.of_step(numels, launches.TORCH, fused)
+            row["torch fused, CUDA 13"] = launches.of_step(numels, launches.TORCH_CUDA_13, fused)
+            row["torch foreach"] = launches.of_step(numels, launches.TORCH, foreach)
+            row["torch foreach, CUDA 13"] = launches.of_step(numels, launches.TORCH_CUDA_13, foreach)
+            rows.append(row)
+    return rows
+
+
+def _our_launches(backend: str, rule: str, numels: Sequence[int]) -> str:
+    try:
+        return str(provider(backend).launches(rule, numels))
+    except RuntimeError:
+        return "not there"
+
+
+def projection_rows(bandwidth: float) -> list[Row]:
+    """Return the milliseconds that a step takes at ``bandwidth`` (GB/s) if it moves the bytes of the floor.
+
+    A projection, not a measurement: no kernel reaches the whole bandwidth of its GPU's data sheet.
+    """
+    rows = []
+    for model, shapes in MODELS.items():
+        numel = workloads.numel_of(shapes())
+        for rule in peers.OURS:
+            row: Row = {"model": model, "parameters": numel, "rule": rule}
+            for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+                per_parameter = peers.our_bytes(rule, dtype)
+                row[f"{name}, bytes a parameter"] = per_parameter
+                row[f"{name}, projected ms"] = per_parameter * numel / bandwidth / 1e6
+            rows.append(row)
+    return rows
+
+
+def sections(bandwidth: float) -> list[tuple[str, list[Row]]]:
+    """Return the tables of the report with their titles; notes about what is missing are titles without rows."""
+    rows, missing = kernel_rows()
+    projection = f"Projection, not measured: time of a step at {bandwidth:g} GB/s and the traffic floor"
+    return [
+        ("Kernels, as compiled", rows),
+        *((line, []) for line in missing),
+        ("Launches of a step", launch_rows()),
+        (projection, projection_rows(bandwidth)),
+    ]

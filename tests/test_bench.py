@@ -1,0 +1,149 @@
+"""The benchmark's own arithmetic, and that its commands run; nothing is timed for its speed."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench import launches, machine, measure, peers, report, static, twins, workloads
+from bench.__main__ import main
+
+# As published with the models.
+SIZES = {
+    workloads.resnet50: (161, 25_557_032),
+    workloads.gpt2: (148, 124_439_808),
+    workloads.llama2_7b: (291, 6_738_415_616),
+    workloads.llama3_70b: (723, 70_553_706_496),
+}
+
+
+@pytest.mark.parametrize("model", SIZES, ids=lambda model: model.__name__)
+def test_sizes_of_models(model):
+    assert (len(model()), workloads.numel_of(model())) == SIZES[model]
+
+
+def test_offset_parameters_are_unaligned():
+    (param,) = workloads.parameters([(7, 3)], offset=1)
+    assert param.shape == param.grad.shape == (7, 3) and param.data_ptr() % 16 == param.grad.data_ptr() % 16 == 4
+
+
+@pytest.mark.parametrize("rule", peers.OURS)
+@pytest.mark.parametrize("build", [twins.for_loop, twins.foreach], ids=lambda build: build.__name__)
+def test_twins_do_the_same_step(rule, build):
+    mine, theirs = (workloads.parameters([(40, 3), (5,)]) for _ in range(2))
+    optimizer = peers.ours(rule, mine)
+    optimizer.run()
+    build(rule, theirs)()
+    for p, q in zip(mine, theirs):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def walked(numels, limits, lists):
+    """Launches, block by block."""
+    blocks = [(i, chunk) for i, numel in enumerate(numels) for chunk in range(math.ceil(numel / launches.CHUNK))]
+    last = {i: chunk for i, chunk in blocks}
+    count, current = 0, []
+    for i, chunk in blocks:
+        current.append((i, chunk))
+        tensors = {tensor for tensor, _ in current}
+        whole = len(tensors) == limits.tensors[lists - 1] and chunk == last[i]
+        if len(current) == limits.blocks or whole:
+            count, current = count + 1, []
+    return count + bool(current)
+
+
+@pytest.mark.parametrize("limits", [launches.APEX, launches.TORCH_CUDA_13])
+@pytest.mark.parametrize("lists", [1, 3, 4])
+@pytest.mark.parametrize(
+    "numels",
+    [
+        [],
+        [0, 1, 0],
+        [1] * 1000,
+        [launches.CHUNK * 320],
+        [launches.CHUNK * 320 + 1, 5],
+        [launches.CHUNK * 7, 3] * 300,
+        [math.prod(shape) for shape in workloads.resnet50()],
+    ],
+    ids=lambda numels: f"{len(numels)} tensors",
+)
+def test_launches_follow_the_tables(limits, lists, numels):
+    assert launches.launches(numels, limits, lists) == walked(numels, limits, lists)
+
+
+class Foreach(TorchDispatchMode):
+    """The lists of tensors that each torch._foreach call takes, and one more where it returns a new one."""
+
+    def __init__(self):
+        super().__init__()
+        self.lists = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        taken = [a for a in args if isinstance(a, list) and torch.is_tensor(a[0])]
+        # The step counts are tensors of the host; on a GPU nothing is launched for them.
+        if "_foreach" in str(function) and taken[0][0].dim():
+            self.lists.append(len(taken) + isinstance(result, list))
+        return result
+
+
+@pytest.mark.parametrize("rule", launches.FOREACH)
+def test_foreach_calls_of_torch(rule):
+    step = peers.torchs(rule, workloads.parameters([(3,), (4,)]), foreach=True).run
+    step()
+    with Foreach() as foreach:
+        step()
+    assert tuple(foreach.lists) == launches.FOREACH[rule]
+
+
+def test_exponent_of_a_power():
+    sizes = [10.0, 100.0, 1000.0]
+    assert measure.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+
+
+def test_marks_of_the_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.write_between_marks(page, report.markdown([{"peer": "a", "ms": 1234.5, "n": 7}]))
+    assert page.read_text().split("\n") == [
+        "before",
+        report.BEGIN,
+        "",
+        "| peer | ms | n |",
+        "| --- | ---: | ---: |",
+        "| a | 1,234 | 7 |",
+        "",
+        report.END,
+        "after",
+        "",
+    ]
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="lacks the line"):
+        report.write_between_marks(page, "")
+
+
+def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
+    threads(1)
+    out = tmp_path / "bench.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "1,000 tensors", "--rounds", "1", "--out", str(out)])
+    main()
+    written = json.loads(out.read_text())
+    (rows,) = written["tables"].values()
+    assert [row["peer"] for row in rows] == ["ExtrapSGD", "torch, fused"] and rows[0]["B/param"] == 24
+    assert written["about"]["command"].startswith("python -m bench --rounds 1 --only")
+    assert set(machine.describe(1)) < set(written["about"])
+
+
+def test_static_command(monkeypatch, capsys):
+    monkeypatch.setattr(static, "PROVIDERS", {"cuda": "bench.no_such_module"})
+    monkeypatch.setattr(sys, "argv", ["bench", "static", "--bandwidth", "1000"])
+    main()
+    said = capsys.readouterr().out
+    assert "no rows of backend 'cuda': bench.no_such_module cannot be imported" in said
+    assert "Projection, not measured" in said and "25,557,032" in said
+    # 25,557,032 parameters of 24 bytes at 1000 GB/s.
+    row = static.projection_rows(1000)[0]
+    assert row["fp32, projected ms"] == pytest.approx(0.613368768)
