@@ -60,13 +60,16 @@ PYBIND11_MODULE(_C, m) {
       .def("use_scratch", &extrap::DevicePlan::use_scratch)
       .def("measure", &extrap::DevicePlan::measure)
       .def("step", &extrap::DevicePlan::step)
-      .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum)
-      .def("launches", &extrap::DevicePlan::launches);
+      .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum);
   py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer's state consists of.")
       .def(py::init<const py::dict&>())
       .def("matches", &extrap::StateSnapshot::matches);
   m.attr("cuda_built") = kCudaBuilt;
   m.def("cuda_problem", &cuda_problem, "Why no CUDA device can be used, or None.");
+  m.def("cuda_launches", &extrap::cuda_launches, "Launches of a step without noise on tensors of these sizes.");
+  m.def(
+      "emulated_launches", [] { return std::exchange(extrap::cuda::emulated_launches, 0); },
+      "Emulated launches since the last call.");
   m.def("recorded_accesses", &recorded_accesses, "The memory accesses of emulated kernels that an action runs.");
   m.def(
       "emulate_tail", [](int units) { extrap::cuda::emulated_tail = units; },

@@ -1,5 +1,6 @@
 #include "device_plan.h"
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -24,6 +25,31 @@ int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
       "where it is missing)");
 }
 #endif
+
+bool is_large(int64_t numel) { return numel > int64_t{0xffffffff}; }
+
+Columns with_numel(Columns columns, bool large) {
+  columns.add(large ? kNumel64 : kNumel);
+  return columns;
+}
+
+Columns with_buffers(Columns columns, int buffers) {
+  for (int k = 0; k < buffers; ++k) columns.add(static_cast<Column>(kBuffer0 + k));
+  return columns;
+}
+
+Columns step_columns(const StepConfig& config, int buffers, bool large, bool local) {
+  Columns columns = with_buffers(with_numel({kY, kBase, kGradient, kStep, kFirst}, large), buffers);
+  if (local) columns.add(kLocal);
+  if (config.noise == Noise::none) return columns;
+  columns.add(kIndex);
+  if (scaled_by_rms(config)) columns.add(kSlot);
+  if (scaled_by_rms(config) && config.noise_scale == NoiseScale::filter) {
+    columns.add(kRows);
+    columns.add(kRowStride);
+  }
+  return columns;
+}
 
 RuleLaunches find_rule_launches(bool emulated, const char* rule, int buffers, DType dtype, bool gradient_like_param) {
   if (emulated) return emulated_rule(rule, buffers, dtype, gradient_like_param);
@@ -50,8 +76,7 @@ DevicePlan::DevicePlan(std::string rule, py::list params, py::list targets, py::
     : Plan(std::move(rule), std::move(params), std::move(targets), std::move(states), std::move(state_names), indices,
            gradient_like_param, /*step_on_device=*/true),
       emulated_(emulated),
-      rule_launches_(find_rule_launches(emulated, rule_.c_str(), static_cast<int>(state_names_.size()), dtype_,
-                                        gradient_like_param)),
+      rule_launches_(find_rule_launches(emulated, rule_.c_str(), buffers(), dtype_, gradient_like_param)),
       base_sums_(find_sum_launches(emulated, base_dtype())),
       gradient_sums_(find_sum_launches(emulated, gradient_dtype())),
       slots_(members_.size()) {
@@ -125,26 +150,12 @@ void DevicePlan::use_scratch(uintptr_t doubles, uintptr_t counters) {
   workspace_.row_arrivals = workspace_.block_arrivals + 1;
 }
 
-Columns DevicePlan::with_numel(Columns columns) const {
-  bool large = false;
-  for (const TensorEntry& t : entries_) large |= t.numel > int64_t{0xffffffff};
-  columns.add(large ? kNumel64 : kNumel);
-  return columns;
+bool DevicePlan::has_large_tensors() const {
+  return std::any_of(entries_.begin(), entries_.end(), [](const TensorEntry& t) { return is_large(t.numel); });
 }
 
-Columns DevicePlan::step_columns(const StepConfig& config) const {
-  Columns columns = with_numel({kY, kBase, kGradient, kStep, kFirst});
-  for (size_t k = 0; k < state_names_.size(); ++k) columns.add(static_cast<Column>(kBuffer0 + k));
-  for (const TensorEntry& t : entries_)
-    if (t.local) columns.add(kLocal);
-  if (config.noise == Noise::none) return columns;
-  columns.add(kIndex);
-  if (scaled_by_rms(config)) columns.add(kSlot);
-  if (scaled_by_rms(config) && config.noise_scale == NoiseScale::filter) {
-    columns.add(kRows);
-    columns.add(kRowStride);
-  }
-  return columns;
+bool DevicePlan::has_local_gradients() const {
+  return std::any_of(entries_.begin(), entries_.end(), [](const TensorEntry& t) { return t.local != nullptr; });
 }
 
 uint64_t DevicePlan::column_value(Column column, size_t i) const {
@@ -202,12 +213,11 @@ void DevicePlan::measure(const py::dict& group, const py::object& grad_scale, co
                          uintptr_t stream) {
   const LaunchHeader h = header(group, grad_scale, clip, correct);
   if (rule_launches_.norms) {
-    Columns columns = with_numel({kBase, kGradient, kStep, kFirst});
-    for (size_t k = 0; k < state_names_.size(); ++k) columns.add(static_cast<Column>(kBuffer0 + k));
-    run(h, columns, false, rule_launches_.norms, stream, 2);
+    const Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
+    run(h, with_buffers(columns, buffers()), false, rule_launches_.norms, stream, 2);
   }
   if (!scaled_by_rms(h.config)) return;
-  Columns columns = with_numel({kBase, kFirst, kSlot});
+  Columns columns = with_numel({kBase, kFirst, kSlot}, has_large_tensors());
   if (h.config.noise_scale == NoiseScale::filter) {
     columns.add(kRows);
     columns.add(kRowStride);
@@ -221,7 +231,8 @@ void DevicePlan::step(const py::dict& group, uint64_t key, bool correct, const p
   h.config.key = key;
   if (!found_inf.is_none()) h.found_inf = scalar(found_inf);
   const Launch launch = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
-  run(h, step_columns(h.config), true, launch, stream, 2);
+  const Columns columns = step_columns(h.config, buffers(), has_large_tensors(), has_local_gradients());
+  run(h, columns, true, launch, stream, 2);
   held_gradients_.clear();
 }
 
@@ -229,13 +240,14 @@ void DevicePlan::add_gradient_square_sum(uintptr_t total, uintptr_t stream) {
   LaunchHeader h{};
   h.workspace = workspace_;
   h.total = reinterpret_cast<double*>(total);
-  run(h, with_numel({kGradient, kFirst}), false, gradient_sums_.total, stream, 0);
+  run(h, with_numel({kGradient, kFirst}, has_large_tensors()), false, gradient_sums_.total, stream, 0);
 }
 
-size_t DevicePlan::launches(const py::dict& group) {
-  const Columns columns = step_columns(read_group_options(group, /*learning_rates=*/false));
-  const auto units = [&](size_t i) { return parts(entries_[i].numel, kChunk); };
-  return cut_into_launches(columns, entries_.size(), units).size();
+size_t cuda_launches(int buffers, const std::vector<int64_t>& numels) {
+  bool large = false;
+  for (const int64_t numel : numels) large |= is_large(numel);
+  const auto units = [&](size_t i) { return parts(numels[i], kChunk); };
+  return cut_into_launches(step_columns(StepConfig(), buffers, large, false), numels.size(), units).size();
 }
 
 }  // namespace extrap

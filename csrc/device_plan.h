@@ -28,14 +28,11 @@ class DevicePlan : public Plan {
   // Adds the squares of the gradients as they are to a float64 number on the device.
   void add_gradient_square_sum(uintptr_t total, uintptr_t stream);
 
-  // Launches of step() under these options.
-  size_t launches(const py::dict& group);
-
  private:
   cuda::LaunchHeader header(const py::dict& group, const py::object& grad_scale, const py::object& clip, bool correct);
   cuda::DeviceScalar scalar(const py::handle& value) const;
-  cuda::Columns step_columns(const StepConfig& config) const;
-  cuda::Columns with_numel(cuda::Columns columns) const;
+  bool has_large_tensors() const;
+  bool has_local_gradients() const;
   int64_t segments(size_t i) const;
   uint64_t column_value(cuda::Column column, size_t i) const;
   void set_slots(const StepConfig& config);
@@ -49,5 +46,8 @@ class DevicePlan : public Plan {
   std::vector<uint32_t> slots_;  // where each tensor's rows begin
   size_t total_rows_ = 0;
 };
+
+// Launches of a step without noise on tensors of these sizes, under a rule with so many buffers.
+size_t cuda_launches(int buffers, const std::vector<int64_t>& numels);
 
 }  // namespace extrap

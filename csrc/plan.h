@@ -47,6 +47,8 @@ class Plan {
     size_t dims;  // where its sizes and then its strides begin in dims_
   };
 
+  int buffers() const { return static_cast<int>(state_names_.size()); }
+
   // What the rule's arithmetic is done in, and how complex elements count.
   DType base_dtype() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
   DType gradient_dtype() const { return gradient_like_param_ ? dtype_ : base_dtype(); }

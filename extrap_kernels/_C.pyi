@@ -91,9 +91,6 @@ class DevicePlan:
     def add_gradient_square_sum(self, total: int, stream: int) -> None:
         """Add the squares of the gradients as they are to the float64 number at an address."""
 
-    def launches(self, group: Mapping[str, Any]) -> int:
-        """Kernel launches of step()."""
-
 class StateSnapshot:
     """The objects that an optimizer's state consists of, to see whether one was exchanged."""
 
@@ -105,6 +102,12 @@ cuda_built: bool
 
 def cuda_problem() -> Optional[str]:
     """Return why no CUDA device can be used, or None."""
+
+def cuda_launches(buffers: int, numels: Sequence[int]) -> int:
+    """Return the launches of a step without noise on tensors of these sizes, under a rule with so many buffers."""
+
+def emulated_launches() -> int:
+    """Return how many launches were emulated since the last call."""
 
 def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool]]:
     """Return the memory accesses of emulated kernels that ``action`` runs: address, bytes, whether it is a store."""

@@ -17,7 +17,9 @@ SumLaunches device_sums(DType dtype);
 // Why no device can be used, in the words of the CUDA runtime; null where one can.
 const char* device_problem();
 
-// For tests: only the last units of each launch are emulated, or all of them where this is 0.
+// For tests: only so many units, the last ones of each launch, are emulated, or all of them where this is 0; and how
+// many launches were emulated.
 extern int emulated_tail;
+extern int emulated_launches;
 
 }  // namespace extrap::cuda

@@ -10,6 +10,7 @@ namespace extrap::cuda {
 
 std::vector<Access>* access_log = nullptr;
 int emulated_tail = 0;
+int emulated_launches = 0;
 
 namespace {
 
@@ -49,6 +50,7 @@ template <class Kernel>
 struct EmulatedRunner {
   static void launch(const LaunchTable& table, const Target&) {
     static std::mt19937 random;
+    ++emulated_launches;
     const bool whole = emulated_tail == 0;
     const int count = whole ? std::max(1, std::min(table.units, kResidentBlocks)) : table.units;
     const int first = whole ? 0 : std::max(0, table.units - emulated_tail);

@@ -62,14 +62,20 @@ template <Reuse kReuse, class T>
 EXTRAP_HD void store(T* to, T value) {
   record(to, true);
 #if defined(__CUDA_ARCH__)
-  if constexpr (kReuse == Reuse::none && sizeof(T) == 16) {
+  __builtin_assume(__isGlobal(to));
+  if constexpr (sizeof(T) == 16) {
     uint4 raw;
     memcpy(&raw, &value, sizeof raw);
-    __stcs(reinterpret_cast<uint4*>(to), raw);
-    return;
+    if constexpr (kReuse == Reuse::none)
+      __stcs(reinterpret_cast<uint4*>(to), raw);
+    else
+      *reinterpret_cast<uint4*>(to) = raw;
+  } else {
+    *to = value;
   }
-#endif
+#else
   memcpy(to, &value, sizeof value);
+#endif
 }
 
 }  // namespace extrap::cuda

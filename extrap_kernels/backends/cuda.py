@@ -75,10 +75,6 @@ class CudaExecutor(NativeExecutor):
         self._plan.step(group, key, correct, scaling.grad_scale, scaling.clip, scaling.found_inf, stream)
         self._staging.put_back()
 
-    def launches(self, group: Mapping[str, Any]) -> int:
-        """Return how many launches a step under the options of ``group`` is, without those of the norms and rms."""
-        return self._plan.launches(group)
-
 
 class EmulatedCudaExecutor(CudaExecutor):
     """Steps CPU tensors by the CUDA kernels' code, block by block and thread by thread: slow, for tests."""

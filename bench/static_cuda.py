@@ -1,0 +1,165 @@
+"""What nvcc made of the CUDA kernels in the built extension: registers, spills, access widths, bytes moved.
+
+``python -m bench.static_cuda`` prints the table of docs/cuda.md. The bytes are counted in emulated steps.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from bench import peers
+from bench.static import KernelRow
+from extrap_kernels import _C, ExtrapAdamW, ExtrapSGD
+
+_STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16"}
+
+
+class Kernel(NamedTuple):
+    """One kernel for one GPU, as it is in the extension.
+
+    Attributes:
+        name: what it does, with rule, parameter dtype and gradient dtype.
+        target: as ``sm_90``.
+        registers: of 32 bits, for each thread.
+        stack: bytes for each thread: spills, or arrays in local memory.
+        local_accesses: instructions that read or write local memory.
+        wide_loads: instructions that load 128 bits from global memory.
+        wide_stores: instructions that store 128 bits to global memory.
+    """
+
+    name: str
+    target: str
+    registers: int
+    stack: int
+    local_accesses: int
+    wide_loads: int
+    wide_stores: int
+
+
+def cuobjdump(*arguments: str) -> str:
+    """Return what NVIDIA's cuobjdump prints: one on PATH, or that of Triton's wheel.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    tool = shutil.which("cuobjdump")
+    if tool is None:
+        try:
+            import triton
+        except ImportError as error:
+            raise RuntimeError("cuobjdump not found: install nvidia-cuda-cuobjdump, or triton, which has it") from error
+        tool = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+    return subprocess.run([tool, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _readable(symbol: str) -> str:
+    text = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout
+    text = re.sub(r"extrap::(cuda::)?", "", text)
+    storages = [_STORAGE[name] for name in re.findall(r"\b(float|double|BFloat16|Float16)\b", text)]
+    step = re.search(r"StepKernel<(\w+), .*(true|false)>", text)
+    if step:
+        return " ".join(["step", step[1], *storages[:2], *(["noise"] if step[2] == "true" else [])])
+    norms = re.search(r"NormSource<(\w+),", text)
+    if norms:
+        return " ".join(["norms", norms[1], *storages[:2]])
+    return f"sums of {'x' if '(Column)1' in text else 'gradients'} {storages[0]}"
+
+
+@lru_cache
+def kernels(library: str = _C.__file__) -> list[Kernel]:
+    """Return all CUDA kernels of a built extension.
+
+    Raises:
+        RuntimeError: it was built without CUDA, or a tool is missing.
+    """
+    if not _C.cuda_built:
+        raise RuntimeError("the extension was built without CUDA: build it where nvcc is on PATH")
+    found = []
+    for target, usage in _by_target(cuobjdump("-res-usage", library)):
+        code = dict(_by_function(cuobjdump("-sass", "-arch", target, library)))
+        for symbol, registers, stack, local in re.findall(
+            r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage
+        ):
+            text = code[symbol]
+            found.append(
+                Kernel(
+                    _readable(symbol),
+                    target,
+                    int(registers),
+                    max(int(stack), int(local)),
+                    len(re.findall(r"\b(?:LDL|STL)\b", text)),
+                    len(re.findall(r"\bLDG\.E\S*\.128", text)),
+                    len(re.findall(r"\bSTG\.E\S*\.128", text)),
+                )
+            )
+    return sorted(found)
+
+
+def _by_target(text: str) -> list[tuple[str, str]]:
+    parts: dict[str, str] = {}
+    for part in text.split("Fatbin elf code:")[1:]:
+        target = re.search(r"arch = (\S+)", part)
+        assert target is not None
+        parts[target[1]] = parts.get(target[1], "") + part
+    return sorted(parts.items())
+
+
+def _by_function(text: str) -> list[tuple[str, str]]:
+    return [(part.split(None, 1)[0], part) for part in text.split("Function : ")[1:]]
+
+
+def bytes_moved(rule: str, dtype: torch.dtype) -> float:
+    """Return the bytes for each parameter that an emulated step loads and stores."""
+    numel = 8192
+    params = [torch.ones(numel, dtype=dtype)]
+    types: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW}
+    optimizer = types[rule](params, backend="cuda-emulated", **peers.OPTIONS[rule])
+    params[0].grad = torch.ones_like(params[0])
+    optimizer.step()
+    return sum(size for _, size, _ in _C.recorded_accesses(optimizer.step)) / numel
+
+
+def report_rows() -> list[KernelRow]:
+    """Return the steps of SGD with momentum and of Adam, for each GPU that the extension was built for."""
+    rows = []
+    for rule, name in (("sgd", "SgdMomentum"), ("adamw", "Adam")):
+        for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+            moved = bytes_moved(rule, dtype)
+            for kernel in kernels():
+                if kernel.name in (f"step {name} {short} {short}", f"step {name} {short} {short} noise"):
+                    bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
+                    floor = peers.our_bytes(rule, dtype)
+                    label = f"{kernel.name}"
+                    rows.append(KernelRow(label, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
+    return rows
+
+
+def launches(rule: str, numels: Sequence[int]) -> int:
+    """Return the launches of a step on tensors of these sizes."""
+    return _C.cuda_launches(peers.BUFFERS[rule], list(numels))
+
+
+def markdown() -> str:
+    """Return a table with a line for each kernel and the registers for each GPU."""
+    found = kernels()
+    targets = sorted({kernel.target for kernel in found}, key=lambda target: int(target[3:]))
+    lines = [f"| kernel | {' | '.join(targets)} | stack | 128-bit loads, stores |", "|---" * (3 + len(targets)) + "|"]
+    for name in sorted({kernel.name for kernel in found}):
+        of_target = {kernel.target: kernel for kernel in found if kernel.name == name}
+        registers = " | ".join(str(of_target[target].registers) for target in targets)
+        stack = max(kernel.stack for kernel in of_target.values())
+        wide = sorted({f"{kernel.wide_loads}, {kernel.wide_stores}" for kernel in of_target.values()})
+        lines.append(f"| {name} | {registers} | {stack} | {'; '.join(wide)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
