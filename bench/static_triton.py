@@ -1,0 +1,132 @@
+"""What Triton's compiler makes of the kernels, for GPUs that need not be there: registers, spills, access widths."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from extrap_kernels.triton_kernels import variants
+from extrap_kernels.triton_kernels.options import NUMBERS
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx90a": GPUTarget("hip", "gfx90a", 64),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+_POINTERS = {"counters": "*i32", "rms": "*fp64", "norms": "*fp64", "partial": "*fp64", "sums": "*fp64"}
+
+
+class Row(NamedTuple):
+    """One kernel on one target.
+
+    Attributes:
+        variant: which kernel.
+        target: key of :data:`TARGETS`.
+        seconds: time of its compilation, without the cache.
+        registers: 32-bit (vector) registers of a thread.
+        spilled: bytes of a thread's stack or local memory on NVIDIA, spilled vector registers on AMD.
+        loads: 128-bit loads from global memory in the program text.
+        stores: 128-bit stores to global memory in the program text.
+        assembly: PTX or amdgcn.
+    """
+
+    variant: variants.Variant
+    target: str
+    seconds: float
+    registers: int
+    spilled: int
+    loads: int
+    stores: int
+    assembly: str
+
+
+def compiled(variant: variants.Variant, target: str) -> Any:
+    """Compile a variant as the dispatcher would launch it on ``target``; return Triton's compiled kernel."""
+    gpu = TARGETS[target]
+    tiling = variants.compiled_tiling(gpu.warp_size)
+    constants = {**variant.constants(), "BLOCK": tiling.block}
+    names = variant.kernel.arg_names
+    numbers = {name: "i64" for name in NUMBERS}
+    signature = {n: "constexpr" if n in constants else numbers.get(n) or _POINTERS.get(n, "*i64") for n in names}
+    # PyTorch aligns what it allocates.
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
+    options = {"num_warps": tiling.num_warps, "enable_fp_fusion": tiling.enable_fp_fusion}
+    return triton.compile(source, target=gpu, options=options)
+
+
+def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Row]:
+    """Compile variants for targets, without Triton's cache, and read what became of them.
+
+    Raises:
+        RuntimeError: the tool that reads NVIDIA's binaries is not there.
+    """
+    which = list(which)
+    before = os.environ.get("TRITON_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRITON_CACHE_DIR"] = cache
+        try:
+            for target in targets:
+                for variant in which:
+                    start = time.perf_counter()
+                    kernel = compiled(variant, target)
+                    yield _read(variant, target, time.perf_counter() - start, kernel.asm)
+        finally:
+            if before is None:
+                del os.environ["TRITON_CACHE_DIR"]
+            else:
+                os.environ["TRITON_CACHE_DIR"] = before
+
+
+def _read(variant: variants.Variant, target: str, seconds: float, asm: Any) -> Row:
+    if "ptx" in asm:
+        assembly = asm["ptx"]
+        usage = cuobjdump(asm["cubin"], "--dump-resource-usage")
+        registers = int(_only(r"REG:(\d+)", usage))
+        spilled = max(int(_only(r"STACK:(\d+)", usage)), int(_only(r"LOCAL:(\d+)", usage)))
+        wide = r"^\s*(?:@\S+ )?{}\.global\S*\.(?:v4\.[bu]32|v2\.[bu]64)"
+        loads, stores = wide.format("ld"), wide.format("st")
+    else:
+        assembly = asm["amdgcn"]
+        registers, spilled = (
+            int(_only(r"\.vgpr_count:\s+(\d+)", assembly)),
+            int(_only(r"\.vgpr_spill_count:\s+(\d+)", assembly)),
+        )
+        loads, stores = (rf"^\s*(?:global|buffer|flat)_{kind}_dwordx4" for kind in ("load", "store"))
+    wide_loads, wide_stores = (len(re.findall(pattern, assembly, re.MULTILINE)) for pattern in (loads, stores))
+    return Row(variant, target, seconds, registers, spilled, wide_loads, wide_stores, assembly)
+
+
+def _only(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise RuntimeError(f"no {pattern!r} in what the tools say of a kernel")
+    return match[1]
+
+
+def cuobjdump(cubin: bytes, *options: str) -> str:
+    """Return what NVIDIA's cuobjdump, Triton's own or one on PATH, prints of a binary.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    own = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    tool = str(own) if own.exists() else shutil.which("cuobjdump")
+    if tool is None:
+        raise RuntimeError("cuobjdump not found: install the CUDA toolkit or a Triton that brings it")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, *options, file.name], check=True, capture_output=True, text=True).stdout
