@@ -1,4 +1,7 @@
-"""What Triton's compiler makes of the kernels, for GPUs that need not be there: registers, spills, access widths."""
+"""What Triton's compiler makes of the kernels, for GPUs that need not be there: registers, spills, access widths.
+
+``python -m bench.static_triton`` prints the table of docs/triton.md; it takes about a minute.
+"""
 
 from __future__ import annotations
 
@@ -130,3 +133,37 @@ def cuobjdump(cubin: bytes, *options: str) -> str:
         file.write(cubin)
         file.flush()
         return subprocess.run([tool, *options, file.name], check=True, capture_output=True, text=True).stdout
+
+
+def markdown(which: Iterable[variants.Variant]) -> str:
+    """Return a table with a line for each variant: registers and spills for each target, and its 128-bit accesses."""
+    lines = [f"| kernel | parameter, gradient | noise | {' | '.join(TARGETS)} | 128-bit loads, stores |"]
+    lines.append("|---" * (4 + len(TARGETS)) + "|")
+    for variant in which:
+        found = list(rows([variant]))
+        name = f"{type(variant).__name__} {getattr(variant, 'rule', '')}".strip()
+        dtypes = f"{variant.param}, {variant.grad}" if not isinstance(variant, variants.SquareSums) else variant.dtype
+        sizes = " | ".join(f"{row.registers}" + (f" + {row.spilled}" if row.spilled else "") for row in found)
+        accesses = ", ".join(sorted({f"{row.loads}, {row.stores}" for row in found}))
+        lines.append(f"| {name} | {dtypes} | {getattr(variant, 'noise', None) or ''} | {sizes} | {accesses} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    steps = [
+        variants.Step(rule, buffers, param, param, True, noise)
+        for rule, buffers in (("sgd", 1), ("adam", 2), ("lars", 1), ("lamb", 2))
+        for param in ("float32", "bfloat16")
+        for noise in (None, "uniform", "gaussian")
+    ]
+    norms = [
+        variants.TrustNorms("lars", 1, "bfloat16", "bfloat16"),
+        variants.TrustNorms("lamb", 2, "bfloat16", "bfloat16"),
+    ]
+    sums = [variants.SquareSums("bfloat16", of_gradients=True), variants.SquareSums("float32", of_gradients=False)]
+    print(markdown([*steps, *norms, *sums]))
+
+
+if __name__ == "__main__":
+    main()
