@@ -62,5 +62,36 @@ def test_more_of_the_suite_of_all_backends():
 
 
 @pytest.mark.slow
+def test_nothing_outside_is_touched():
+    guarded = "triton and portable and test_nothing_outside and bfloat16 and (True-3 or False-0)"
+    assert run("test_memory_guards.py", "-k", f"{guarded} and (uniform-filter or extragradient)") == 4
+
+
+WITHOUT_NATIVE_MODULE = """
+import sys
+
+sys.modules["extrap_kernels._C"] = None  # importing it raises ImportError
+import torch
+from extrap_kernels import ExtrapSGD
+
+param = torch.nn.Parameter(torch.ones(2))
+optimizer = ExtrapSGD([param], lr=0.25, backend="triton")
+for _ in range(2):
+    param.grad = torch.ones(2)
+    optimizer.step()
+    plan = optimizer._plans[0]
+assert (param == 0.25).all()
+param.grad = torch.ones(2)
+optimizer.step()
+assert optimizer._plans[0] is plan, "planned anew for every step"
+"""
+
+
+def test_without_native_module():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", WITHOUT_NATIVE_MODULE], env=environment, check=True)
+
+
+@pytest.mark.slow
 def test_full_parity_with_the_reference():
     assert run(PARITY, "-m", "slow") > 500
