@@ -11,15 +11,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
 from extrap_kernels.triton_kernels import variants
 from extrap_kernels.triton_kernels.options import NUMBERS
+from extrap_kernels.triton_kernels.rules import RULES_WITH_NORMS
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from bench.static import KernelRow
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -147,6 +150,33 @@ def markdown(which: Iterable[variants.Variant]) -> str:
         accesses = ", ".join(sorted({f"{row.loads}, {row.stores}" for row in found}))
         lines.append(f"| {name} | {dtypes} | {getattr(variant, 'noise', None) or ''} | {sizes} | {accesses} |")
     return "\n".join(lines)
+
+
+def report_rows() -> list[KernelRow]:
+    """Return what :mod:`bench.static` reports: steps with and without noise, along a gradient that is not averaged."""
+    steps = [
+        variants.Step(rule, buffers, param, param, True, noise)
+        for rule, buffers in (("sgd", 1), ("adam", 2))
+        for param in ("float32", "bfloat16")
+        for noise in (None, "gaussian")
+    ]
+    return [_kernel_row(step, row) for step in steps for row in rows([step])]
+
+
+def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
+    size = {"float32": 4, "bfloat16": 2}[step.param]
+    floor = 2 * size + 8 * (1 + step.buffers)
+    # Of a thread with 8 elements, without the gradient of this worker's own, which is read only where there is one.
+    by_wide_accesses = (row.loads + row.stores) * 16 / 8 - size
+    name = f"{step.rule}, {step.param}" + (f", {step.noise} noise" if step.noise else "")
+    # What the floor needs and wide accesses do not move, narrow ones must.
+    bits = 128 if by_wide_accesses >= floor else 32
+    return KernelRow(name, row.target, row.registers, row.spilled, bits, max(by_wide_accesses, floor), floor)
+
+
+def launches(rule: str, numels: Sequence[int]) -> int:
+    """Return the launches of a step without clipping and without noise that is scaled by an rms."""
+    return (2 if rule in RULES_WITH_NORMS else 1) if numels else 0
 
 
 def main() -> None:

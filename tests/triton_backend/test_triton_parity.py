@@ -138,3 +138,48 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
                 optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
                 helpers.train(optimizer, steps=1)
     assert asked == set(variants.every_variant())
+
+
+LAUNCHES = {
+    "sgd": ({"momentum": 0.9, "noise": "uniform"}, ["Step"]),
+    "rms": ({"noise": "gaussian", "noise_scale": "filter"}, ["SquareSums", "Step"]),
+    "clipped": ({"max_grad_norm": 1.0}, ["SquareSums", "Step"]),
+    "lars": ({}, ["TrustNorms", "Step"]),
+    "lamb": ({}, ["TrustNorms", "Step"]),
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_launches_of_a_step(monkeypatch, name):
+    """However many tensors there are; and the table of gradients is copied only when one of them has moved."""
+    from extrap_kernels.triton_kernels import plan, variants
+
+    options, expected = LAUNCHES[name]
+    launched, copied = [], []
+    write = plan.PinnedTable.write
+
+    def launch(variant, programs, *_):
+        if programs:
+            launched.append(type(variant).__name__)
+
+    def noted_write(table, rows):
+        before = table._rows
+        write(table, rows)
+        copied.append(table._rows is not before)
+
+    monkeypatch.setattr(variants, "launch", launch)
+    monkeypatch.setattr(plan.PinnedTable, "write", noted_write)
+    params = helpers.zoo("triton")
+    rule = helpers.RULES.get(name, helpers.RULES["sgd"])
+    optimizer = rule.optimizer(params, lr=0.1, backend="triton", **options)
+    helpers.set_gradients(params, seed=0)
+    for p in params:
+        # Laid out as the kernel reads them: others are copied to new memory in each step.
+        p.grad = torch.empty_like(p).copy_(p.grad) if p.is_contiguous() else None
+    for _ in range(2):
+        optimizer.step()
+    assert launched == expected * 2 and copied == [True, False]
+    params[1].grad = params[1].grad.clone()
+    params[5].grad = params[5].grad.clone()
+    optimizer.step()
+    assert copied == [True, False, True]
