@@ -33,12 +33,12 @@ def test_parity_with_the_reference():
 
 # One of each kind; all of them run by `TRITON_INTERPRET=1 pytest tests -k triton`, which takes long.
 CHOSEN = [
-    "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",
     "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(2,)-float32-extragradient]",
     "test_clipping.py::test_norm_of_gradients_of_any_layout[triton-with_gaps]",
     "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
 ]
 MORE = [
+    "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",
     *(
         f"test_oracle_parity.py::test_dtypes_follow_the_oracle[triton-{rule}-{dtype}-extragradient-None]"
         for rule in ("adamw", "lars", "lamb")
