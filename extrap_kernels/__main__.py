@@ -17,7 +17,7 @@ def _info() -> None:
     for name in backends.NAMES:
         if name != "auto":
             reason = backends.missing_reason(name)
-            print(f"  {name:10}{'available' if reason is None else 'not available: ' + reason}")
+            print(f"  {name:14}{'available' if reason is None else 'not available: ' + reason}")
     if backends.missing_reason("cpu") is None:
         from extrap_kernels import _C
 

@@ -31,7 +31,7 @@ class ExtrapLAMB(ExtrapOptimizer):
         eps: added to the denominator (default: 1e-6).
         weight_decay: decay, part of the update that is scaled (default: 0).
         maximize: maximize the objective (default: False).
-        backend: ``"auto"`` (default), ``"cpu"``, ``"reference"``; see :func:`extrap_kernels.backends.resolve`.
+        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:

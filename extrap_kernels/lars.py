@@ -35,7 +35,7 @@ class ExtrapLARS(ExtrapOptimizer):
         maximize: maximize the objective (default: False).
         decoupled_weight_decay: as in :class:`extrap_kernels.ExtrapSGD` (default: False); a decoupled decay is not
             counted in ``trust``.
-        backend: ``"auto"`` (default), ``"cpu"``, ``"reference"``; see :func:`extrap_kernels.backends.resolve`.
+        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:

@@ -37,7 +37,7 @@ class ExtrapSGD(ExtrapOptimizer):
         fused: accepted so that scripts keep working; without effect, ``backend`` decides.
         decoupled_weight_decay: False (default): the decay joins the gradient, as in ``torch.optim.SGD``, taken at
             the base iterate. True: the base iterate shrinks by ``1 - lr * weight_decay``.
-        backend: ``"auto"`` (default), ``"cpu"``, ``"reference"``; see :func:`extrap_kernels.backends.resolve`.
+        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:

@@ -7,12 +7,14 @@ import oracle
 import pytest
 import torch
 
-from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends
+from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends, triton_kernels
 
 # A new backend is a line here: its name, and the device of the tensors that it is tested with.
 DEVICES = {"reference": "cpu", "cpu": "cpu", "cuda-emulated": "cpu"}
 if backends.missing_reason("cuda") is None:
     DEVICES["cuda"] = "cuda"
+if triton_kernels.missing_reason() is None:
+    DEVICES["triton"] = "cpu" if triton_kernels.is_interpreted() else "cuda"
 BACKENDS = tuple(DEVICES)
 FAST_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD, backends
+from extrap_kernels import ExtrapSGD, backends, triton_kernels
 from extrap_kernels.__main__ import main
 
 MISSING = [name for name in backends.NAMES if name != "auto" and backends.missing_reason(name) is not None]
@@ -29,6 +29,19 @@ def test_missing_backend_says_why(name):
 
 def test_auto_takes_the_fast_backend():
     assert backends.resolve("auto", torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize("reason, backend", [(None, "triton"), ("no driver", "reference")])
+def test_auto_takes_triton_for_tensors_of_a_gpu(monkeypatch, reason, backend):
+    monkeypatch.setattr(triton_kernels, "missing_reason", lambda: reason)
+    assert backends.resolve("auto", torch.device("cuda")) == backend
+
+
+def test_backend_of_another_device_says_so(monkeypatch):
+    monkeypatch.setattr(triton_kernels, "missing_reason", lambda: None)
+    for name, device in (("triton", "cpu"), ("cpu", "cuda")):
+        with pytest.raises(RuntimeError, match=f"'{name}' cannot step a parameter on device {device}; use backend="):
+            backends.resolve(name, torch.device(device))
 
 
 WITHOUT_NATIVE_MODULE = """

@@ -69,7 +69,7 @@ def square_sums(
     if (piece.count == 1) & (address % 16 == 0) & (piece.end % 8 == 0):
         total = squares(address, piece, DTYPE, A, BLOCK, True)
     else:
-        total = squares(address, piece, DTYPE, A, BLOCK, False)
+        total = squares(address, piece, DTYPE, A, BLOCK // 8, False)
     tl.store(partial + pid, total)
     if is_last(counters + piece.group, piece.pieces):
         total = sum_of_group(partial, piece.first, piece.pieces, BLOCK)
@@ -161,7 +161,7 @@ def trust_norms(
     if grads.aligned & (piece.end % 8 == 0):
         total_x, total = norm_squares(t, grads, piece, prepare, rule, A, GRAD, RULE, BUFFERS, BLOCK, True)
     else:
-        total_x, total = norm_squares(t, grads, piece, prepare, rule, A, GRAD, RULE, BUFFERS, BLOCK, False)
+        total_x, total = norm_squares(t, grads, piece, prepare, rule, A, GRAD, RULE, BUFFERS, BLOCK // 8, False)
     tl.store(partial + pid, total_x)
     tl.store(partial + programs + pid, total)
     if is_last(counters + piece.group, piece.pieces):

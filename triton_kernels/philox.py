@@ -1,4 +1,7 @@
-"""Philox4x32-10 (Salmon et al., SC 2011) and the noise made from it. Twin: ``csrc/core/philox.h``, ``csrc/core/noise.h``."""
+"""Philox4x32-10 (Salmon et al., SC 2011) and the noise made from it.
+
+Twins: ``csrc/core/philox.h`` and ``csrc/core/noise.h``.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Spread(NamedTuple):
 
 
 def spans(numel: int, length: int) -> list[tuple[int, int]]:
-    """Cut ``numel`` elements into spans of ``length``; the last one, shorter than a vector, starts where vectors end."""
+    """Cut ``numel`` elements into spans of ``length``; the last, shorter than a vector, starts where vectors end."""
     whole = numel - numel % VECTOR
     cuts = [(begin, min(begin + length, whole)) for begin in range(0, whole, length)]
     return cuts + [(whole, numel)] if whole < numel else cuts
@@ -49,8 +49,8 @@ class PinnedTable:
         on_device: the table.
 
     Each version is copied from pinned memory of its own, which PyTorch's allocator gives to nobody else while the copy
-    is under way. A CUDA graph records a copy of its own with every step, so that a replay finds the pointers that it was
-    recorded with, whatever ran in between; its pinned memory is kept.
+    is under way. A CUDA graph records a copy of its own with every step, so that a replay finds the pointers that it
+    was recorded with, whatever ran in between; its pinned memory is kept.
     """
 
     def __init__(self, shape: tuple[int, int], device: torch.device) -> None:

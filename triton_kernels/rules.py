@@ -1,6 +1,7 @@
 """The list of rules: a new one is a file with its functions, and a branch in each of the functions here.
 
-``RULE`` is the name of the rule with the number of its buffers, as in :data:`RULES`. A rule has one buffer ``m``, or two, ``m`` and ``v``.
+``RULE`` and ``BUFFERS`` are as in :data:`RULES`: a rule's name, and whether it has no buffer, one (``m``) or two (``m``
+and ``v``).
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def step_kernel(
     t = tensor_row(tensors, chunk.tensor)
     if scalar(found_inf_at, found_inf_at != 0) != 0:
         if flags & EXTRAGRADIENT != 0:
-            return_to_base(t, chunk.begin, chunk.end, A, PARAM, BLOCK)
+            return_to_base(t, chunk.begin, chunk.end, A, PARAM, BLOCK // 8)
     else:
         grads = gradient_row(gradients, chunk.tensor)
         step = t.step.to(tl.pointer_type(tl.float32))
@@ -235,7 +235,8 @@ def step_kernel(
             row,
             rms,
         )
-        if grads.aligned & ((chunk.end % 8) == 0):
+        # One element for each thread where accesses cannot be wider: more would only cost registers.
+        if grads.aligned & (chunk.end % 8 == 0):
             step_elements(
                 *(t, grads, chunk.begin, chunk.end, c, prepare, rule, noisy),
                 *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, BLOCK, True),
@@ -243,7 +244,7 @@ def step_kernel(
         else:
             step_elements(
                 *(t, grads, chunk.begin, chunk.end, c, prepare, rule, noisy),
-                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, BLOCK, False),
+                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, BLOCK // 8, False),
             )
         if CORRECT:
             if is_last(counters + chunk.tensor, t.chunks):

@@ -135,7 +135,7 @@ def compiled_tiling(warp_size: int) -> Tiling:
 
 def interpreter_tiling(largest: int) -> Tiling:
     """Return the tiling for the interpreter, whose cost is that of the programs; ``largest``: numel of any tensor."""
-    block = min(max(16, 1 << (largest - 1).bit_length()), 65536)
+    block = min(max(64, 1 << (largest - 1).bit_length()), 65536)
     return Tiling(block, block, block, num_warps=4)
 
 

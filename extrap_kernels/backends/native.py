@@ -10,6 +10,7 @@ from torch import Tensor
 
 from extrap_kernels.backends.member import Member
 from extrap_kernels.backends.scaling import Scaling
+from extrap_kernels.backends.snapshot import StateSnapshot
 from extrap_kernels.backends.staging import Staging
 
 try:
@@ -30,9 +31,9 @@ def missing_cpu_reason() -> Optional[str]:
     )
 
 
-def state_snapshot(state: dict[Tensor, Any]) -> Optional[_C.StateSnapshot]:
-    """Return what tells whether an object in an optimizer's state was exchanged; None without the native module."""
-    return _C.StateSnapshot(state) if _import_error is None else None
+def state_snapshot(state: dict[Tensor, Any]) -> Union[_C.StateSnapshot, StateSnapshot]:
+    """Return what tells whether an object in an optimizer's state was exchanged."""
+    return _C.StateSnapshot(state) if _import_error is None else StateSnapshot(state)
 
 
 class NativeExecutor:

@@ -61,6 +61,7 @@ class TritonExecutor:
         self.device = members[0].param.device
         self._rule, self._state_names, self._members = rule_name, state_names, members
         self._staging = Staging(members, like_param)
+        self._storages: list[torch.UntypedStorage] = []
         targets = self._staging.targets
         self._param, self._grad = _dtype_name(targets[0].dtype), _dtype_name(self._staging.grad_dtype)
         with _device_guard(self.device):
@@ -90,6 +91,8 @@ class TritonExecutor:
             )
         if name != "step" and not has_state_layout(tensor, member.param):
             raise ValueError(f"state {name!r} of parameter {member.index} has another layout than the parameter")
+        # Should the tensor be given another storage, the old one must outlive the address of it.
+        self._storages.append(tensor.untyped_storage())
         return tensor.data_ptr()
 
     def _tensor_rows(self, chunk_rows: Sequence[Sequence[int]]) -> list[TensorRow]:

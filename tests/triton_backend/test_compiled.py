@@ -1,0 +1,81 @@
+"""What Triton compiles the kernels to, for GPUs that need not be there: widths of accesses, conversions, spills."""
+
+import importlib.util
+import os
+import re
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
+    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="nothing is compiled under the interpreter"),
+]
+if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in os.environ:
+    from extrap_kernels.triton_kernels import variants
+
+    from bench import static_triton
+
+    BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+    TARGETS = tuple(static_triton.TARGETS)
+    FEW = [
+        variants.Step("sgd", 1, "float32", "float32", True, None),
+        variants.Step("adam", 2, "bfloat16", "bfloat16", True, "gaussian"),
+        variants.TrustNorms("lamb", 2, "float16", "float32"),
+        variants.SquareSums("bfloat16", of_gradients=True),
+    ]
+else:
+    TARGETS, FEW = (), []
+
+
+def wide_accesses(variant):
+    """128-bit loads and stores of 8 elements for each thread, in the path of aligned tensors."""
+    if isinstance(variant, variants.SquareSums):
+        return 8 * BYTES[variant.dtype] // 16, 0
+    base, grad, param = (BYTES[name] for name in (variants.arithmetic(variant.param), variant.grad, variant.param))
+    if isinstance(variant, variants.TrustNorms):
+        arrays = [base, grad] + [base] * (2 if variant.rule == "lamb" else 0)
+        return sum(8 * size // 16 for size in arrays), 0
+    # Both gradients; the buffers, of which the first half of an extragradient step needs Adam's second moment only.
+    buffers = variant.buffers if variant.correct else variant.buffers // 2
+    loads = [base, grad, grad] + [base] * buffers + ([] if variant.correct else [param])
+    stores = [base, param] + [base] * (buffers if variant.correct else 0)
+    return sum(8 * size // 16 for size in loads), sum(8 * size // 16 for size in stores)
+
+
+def check(row):
+    assert (row.loads, row.stores) == wide_accesses(row.variant), row[:-1]
+    # Constants that are set aside around the loop, if anything: nothing for each element.
+    assert row.spilled <= 64 and row.registers <= 255, row[:-1]
+    # AMD's divisions are sequences of fused operations; the sum of squares divides nothing in double precision.
+    divides = not (isinstance(row.variant, variants.SquareSums) and row.variant.of_gradients)
+    if row.target.startswith("sm") or not divides:
+        assert not re.search(r"\bfma\.|v_fmac?_f64", row.assembly), row[:-1]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kernels_use_wide_accesses(target):
+    for row in static_triton.rows(FEW, [target]):
+        check(row)
+
+
+@pytest.mark.parametrize("target, conversion", [("sm_80", r"cvt\.rn\.bf16"), ("sm_90", r"cvt\.rn\.bf16x2\.f32")])
+def test_bfloat16_is_rounded_by_the_hardware(target, conversion):
+    """Nothing of what makes up for the interpreter's conversion is in the compiled code."""
+    (row,) = static_triton.rows([variants.Step("sgd", 0, "bfloat16", "bfloat16", True, None)], [target])
+    stores = len(re.findall(r"st\.global\S*\.b16", row.assembly))
+    assert re.search(conversion, row.assembly) and stores and "32767" not in row.assembly
+
+
+def test_binary_has_the_accesses_of_the_assembly():
+    """ptxas keeps them: LDG and STG of 128 bits."""
+    kernel = static_triton.compiled(FEW[0], "sm_90")
+    sass = static_triton.cuobjdump(kernel.asm["cubin"], "--dump-sass")
+    assert (len(re.findall(r"LDG\.E\.128", sass)), len(re.findall(r"STG\.E\.128", sass))) == wide_accesses(FEW[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_that_a_step_may_ask_for(target):
+    """All of them compile; that these are all is test_triton_parity.py's."""
+    for row in static_triton.rows(variants.every_variant(), [target]):
+        check(row)

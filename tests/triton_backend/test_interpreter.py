@@ -1,0 +1,97 @@
+"""The tests of backend `triton` under Triton's interpreter, which must be asked for before Triton is imported."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
+    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="is the process that the others are run in"),
+]
+PARITY = "triton_backend/test_triton_parity.py"
+
+
+def run(*arguments):
+    """Run tests under the interpreter; return how many passed, all of them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore:::triton", *arguments]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "skipped" not in result.stdout.splitlines()[-1]
+    return int(re.search(r"(\d+) passed", result.stdout)[1])
+
+
+def test_parity_with_the_reference():
+    assert run(PARITY, "-m", "not slow") >= 20
+
+
+# One of each kind; all of them run by `TRITON_INTERPRET=1 pytest tests -k triton`, which takes long.
+CHOSEN = [
+    "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(2,)-float32-extragradient]",
+    "test_clipping.py::test_norm_of_gradients_of_any_layout[triton-with_gaps]",
+    "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
+]
+MORE = [
+    "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",
+    *(
+        f"test_oracle_parity.py::test_dtypes_follow_the_oracle[triton-{rule}-{dtype}-extragradient-None]"
+        for rule in ("adamw", "lars", "lamb")
+        for dtype in ("bfloat16", "float64")
+    ),
+    "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(0, 1, 4)-bfloat16-noisy]",
+    "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(2,)-float32-lamb]",
+    "test_amp.py::test_any_scale_divides_the_gradients_and_the_local_ones[triton]",
+    "test_clipping.py::test_equals_clip_grad_norm_of_torch[triton-inf-float32]",
+    "test_clipping.py::test_groups_are_clipped_by_the_norm_of_all[triton-lars-float32-past_gradient]",
+]
+
+
+def test_suite_of_all_backends():
+    assert run(*CHOSEN) == len(CHOSEN)
+
+
+@pytest.mark.slow
+def test_more_of_the_suite_of_all_backends():
+    assert run(*MORE) == len(MORE)
+
+
+@pytest.mark.slow
+def test_nothing_outside_is_touched():
+    guarded = "triton and portable and test_nothing_outside and bfloat16 and (True-3 or False-0)"
+    assert run("test_memory_guards.py", "-k", f"{guarded} and (uniform-filter or extragradient)") == 4
+
+
+WITHOUT_NATIVE_MODULE = """
+import sys
+
+sys.modules["extrap_kernels._C"] = None  # importing it raises ImportError
+import torch
+from extrap_kernels import ExtrapSGD
+
+param = torch.nn.Parameter(torch.ones(2))
+optimizer = ExtrapSGD([param], lr=0.25, backend="triton")
+for _ in range(2):
+    param.grad = torch.ones(2)
+    optimizer.step()
+    plan = optimizer._plans[0]
+assert (param == 0.25).all()
+param.grad = torch.ones(2)
+optimizer.step()
+assert optimizer._plans[0] is plan, "planned anew for every step"
+"""
+
+
+def test_without_native_module():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", WITHOUT_NATIVE_MODULE], env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_full_parity_with_the_reference():
+    assert run(PARITY, "-m", "slow") > 500
