@@ -1,0 +1,5 @@
+"""Training with several processes, on the engine of ``torch.distributed``."""
+
+from extrap_kernels.distributed.ddp import LocalGradients, register_local_gradient_hook
+
+__all__ = ["LocalGradients", "register_local_gradient_hook"]
