@@ -13,6 +13,7 @@ from torch import Tensor
 from extrap_kernels import backends, options
 from extrap_kernels.backends.scaling import Scaling, clip_coefficient
 from extrap_kernels.layout import empty_state, has_state_layout, overlaps
+from extrap_kernels.shards import is_dtensor
 from extrap_kernels.step_hooks import skip_idle
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -28,7 +29,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     Attributes:
         backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
         rank: number added to the seed of the noise; None (default) means the rank in the default process group of
-            ``torch.distributed``, or 0 without one. Not saved in state dicts.
+            ``torch.distributed``, or 0 without one, or where any parameter is a DTensor: the workers then share one
+            extrapolated point. Not saved in state dicts.
         local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
             workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
             and clear it.
@@ -41,6 +43,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
     _plans: dict[int, backends.GroupPlan]
     _snapshot: Any
+    _shares_points: bool
     _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
@@ -189,12 +192,18 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         norm = self._gradient_norm(groups, executors, scale, on_device)
         rank = self._noise_rank()
+        work = []
         for i in groups:
             group = self.param_groups[i]
-            key = (group["seed"] + rank) % 2**64
             scaling = Scaling(scale, clip_coefficient(norm, group["max_grad_norm"]), found_inf if on_device else None)
-            for executor in self._plans[i].executors:
-                executor.run(group, key=key, correct=correct, scaling=scaling)
+            work += [(executor, group, scaling) for executor in self._plans[i].executors]
+        partial_sums: list[backends.PartialSums] = []
+        for executor, group, scaling in work:
+            if isinstance(executor, backends.ShardedExecutor):
+                partial_sums += executor.partial_sums(group, correct=correct, scaling=scaling)
+        backends.add_partial_sums(partial_sums)
+        for executor, group, scaling in work:
+            executor.run(group, key=(group["seed"] + rank) % 2**64, correct=correct, scaling=scaling)
 
     def _gradient_norm(
         self,
@@ -207,16 +216,20 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.grad_norm = None
         if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
             return 0.0
-        devices = {executor.device for executor in executors} or {torch.device("cpu")}
-        totals = {device: torch.zeros((), dtype=torch.float64, device=device) for device in devices}
+        totals: dict[tuple[Any, ...], backends.PartialSums] = {}
         for executor in executors:
-            executor.add_gradient_square_sum(totals[executor.device])
-        first, *others = totals.values()
+            over = executor.groups if isinstance(executor, backends.ShardedExecutor) else ()
+            zero = torch.zeros((), dtype=torch.float64, device=executor.device)
+            total = totals.setdefault((executor.device, over), backends.PartialSums(zero, over))
+            executor.add_gradient_square_sum(total.values)
+        backends.add_partial_sums(list(totals.values()))
+        first, *others = [total.values for total in totals.values()] or [torch.zeros((), dtype=torch.float64)]
         norm = sum((total.to(first.device) for total in others), first).sqrt() / scale
         self.grad_norm = norm if on_device else float(norm)
         return self.grad_norm
 
     def _plan(self, groups: Iterable[int]) -> None:
+        self._shares_points = any(is_dtensor(param) for group in self.param_groups for param in group["params"])
         for i in groups:
             backends.check_gradients(self.param_groups[i]["params"], self.local_gradients)
         for i in groups:
@@ -253,12 +266,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def _noise_rank(self) -> int:
         if self.rank is not None:
             return self.rank
+        if self._shares_points:
+            return 0
         distributed = torch.distributed
         return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
     def _forget_plans(self) -> None:
         self._plans = {}
         self._snapshot = None
+        self._shares_points = False
         self._extrapolated = set()
 
     # Train and eval mode
