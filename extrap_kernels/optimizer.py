@@ -34,6 +34,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
             workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
             and clear it.
+        gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
+            ``max_grad_norm`` bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
             tensor from a backend that works on the device; None while ``max_grad_norm`` is None.
     """
@@ -51,6 +53,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.backend = backend
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
+        self.gradient_norm_group: Optional[torch.distributed.ProcessGroup] = None
         self.grad_norm: Union[float, Tensor, None] = None
         self._forget_plans()
         super().__init__(params, {**defaults, "train_mode": True})
@@ -108,6 +111,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
         """
+        if not self.state and closure is None and self._only_creates_state():
+            return None
         self._require_train_mode("step()")
         loss = None
         if closure is not None:
@@ -216,17 +221,26 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.grad_norm = None
         if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
             return 0.0
-        totals: dict[tuple[Any, ...], backends.PartialSums] = {}
-        for executor in executors:
-            over = executor.groups if isinstance(executor, backends.ShardedExecutor) else ()
-            zero = torch.zeros((), dtype=torch.float64, device=executor.device)
-            total = totals.setdefault((executor.device, over), backends.PartialSums(zero, over))
-            executor.add_gradient_square_sum(total.values)
-        backends.add_partial_sums(list(totals.values()))
-        first, *others = [total.values for total in totals.values()] or [torch.zeros((), dtype=torch.float64)]
-        norm = sum((total.to(first.device) for total in others), first).sqrt() / scale
+        norm = backends.gradient_square_sum(executors, self.gradient_norm_group).sqrt() / scale
         self.grad_norm = norm if on_device else float(norm)
         return self.grad_norm
+
+    @torch.no_grad()
+    def _only_creates_state(self) -> bool:
+        """Create all state in a first step of zero gradients at learning rate 0, as checkpoints want it; else False.
+
+        ``torch.distributed.checkpoint.state_dict`` takes such a step, in any mode, to have tensors that it can load
+        into. With noise or an ``extrap_lr`` of its own it would move the parameters, which may be loaded already.
+        """
+        if any(float(group["lr"]) != 0.0 for group in self.param_groups):
+            return False
+        self._plan(range(len(self.param_groups)))
+        executors = [executor for plan in self._plans.values() for executor in plan.executors]
+        if float(backends.gradient_square_sum(executors, self.gradient_norm_group)) != 0.0:
+            return False
+        if not self.param_groups[0]["train_mode"]:
+            self._keep_extrapolated()
+        return True
 
     def _plan(self, groups: Iterable[int]) -> None:
         self._shares_points = any(is_dtensor(param) for group in self.param_groups for param in group["params"])
@@ -303,11 +317,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         if not self.param_groups[0]["train_mode"]:
             return
+        self._keep_extrapolated()
+        self._set_mode(train=False)
+
+    def _keep_extrapolated(self) -> None:
         for param, state in self.state.items():
             if "base" in state:
                 state["extrapolated"] = param.clone(memory_format=torch.preserve_format)
                 param.copy_(state["base"])
-        self._set_mode(train=False)
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> None:
@@ -346,6 +363,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("backend", "auto")
         self.__dict__.setdefault("rank", None)
         self.__dict__.setdefault("local_gradients", {})
+        self.__dict__.setdefault("gradient_norm_group", None)
         self.__dict__.setdefault("grad_norm", None)
         super().__setstate__(state)
         for group in self.param_groups:

@@ -21,6 +21,7 @@ from extrap_kernels.backends.staging import like_param
 from extrap_kernels.shards import Shard, is_dtensor, local_part
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "add_partial_sums",
     "check_gradients",
     "check_name",
+    "gradient_square_sum",
     "missing_reason",
     "resolve",
     "state_snapshot",
@@ -60,6 +62,27 @@ class Executor(Protocol):
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step the parameters under the options of ``group``; ``correct=False`` only extrapolates."""
+
+
+def gradient_square_sum(executors: Iterable[Executor], group: Optional[ProcessGroup]) -> Tensor:
+    """Return the sum of squares of all gradients, as they are, as a 0-dim float64 tensor.
+
+    Args:
+        executors: of all parameters here.
+        group: process group whose members hold the other parameters, or None.
+    """
+    totals: dict[tuple[Any, ...], PartialSums] = {}
+    everywhere = () if group is None else (group,)
+    for executor in executors:
+        groups = executor.groups if isinstance(executor, ShardedExecutor) else everywhere
+        zero = torch.zeros((), dtype=torch.float64, device=executor.device)
+        total = totals.setdefault((executor.device, groups), PartialSums(zero, groups))
+        executor.add_gradient_square_sum(total.values)
+    if not totals:
+        totals[()] = PartialSums(torch.zeros((), dtype=torch.float64), everywhere)
+    add_partial_sums(list(totals.values()))
+    first, *others = [total.values for total in totals.values()]
+    return sum((total.to(first.device) for total in others), first)
 
 
 class _Optimizer(Protocol):
