@@ -236,7 +236,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             return False
         self._plan(range(len(self.param_groups)))
         executors = [executor for plan in self._plans.values() for executor in plan.executors]
-        if float(backends.gradient_square_sum(executors, self.gradient_norm_group)) != 0.0:
+        if float(backends.gradient_square_sum(executors, None)) != 0.0:
             return False
         if not self.param_groups[0]["train_mode"]:
             self._keep_extrapolated()
