@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from helpers import RULES
+from torch.distributed.checkpoint import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -106,6 +107,16 @@ def full_state_dict_round_trip(backend):
         o.step()
         results.append([model_worker.whole(p) for p in m.parameters()])
     return results
+
+
+def points_in_a_larger_job(folder, backend):
+    """The point of each of four workers, of which two were saved."""
+    model, wrapped, optimizer, _ = ddp_worker.build(backend)
+    load(folder, model, optimizer, evaluating=False)
+    dcp.load(
+        {"points": WorkerPoints(optimizer)}, checkpoint_id=folder, planner=DefaultLoadPlanner(allow_partial_load=True)
+    )
+    return ddp_worker.copies(model.parameters())
 
 
 def ddp_segment(first, last, *, source, target, evaluating, backend, die_at=None):

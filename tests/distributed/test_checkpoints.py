@@ -47,3 +47,12 @@ def test_killed_worker_and_resume(processes, backend, tmp_path, evaluating):
         processes(2).run(worker.ddp_segment, 0, 7, source=None, target=tmp_path / "saved", die_at=4, **how)
     resumed = processes(2).run(worker.ddp_segment, 2, 7, source=tmp_path / "saved", target=None, **how)
     assert_same_bits(resumed, undisturbed)
+
+
+def test_points_in_a_larger_job(processes, backend, tmp_path):
+    how = {"source": None, "target": tmp_path / "saved", "evaluating": False, "backend": backend}
+    saved = [state["y"] for state in processes(2).run(worker.ddp_segment, 0, 2, **how)]
+    points = processes(4).run(worker.points_in_a_larger_job, tmp_path / "saved", backend)
+    assert_same_bits(points[:2], saved)
+    assert_same_bits(points[2], points[3])
+    assert_same_bits(points[2], saved[0])
