@@ -21,7 +21,7 @@ class WorkerPoints:
 
     Load it after the model and the optimizer, with ``dcp.load({"points": WorkerPoints(optimizer)}, ...)``. With more
     workers than were saved, pass ``planner=DefaultLoadPlanner(allow_partial_load=True)``: the additional workers keep
-    the point that came with the model, that of the worker whose copy was saved.
+    the points that came with the model, each tensor from one of the workers that were saved.
 
     Args:
         optimizer: steps the parameters, after the model and the optimizer state were loaded in case of loading.

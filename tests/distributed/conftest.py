@@ -2,6 +2,11 @@ import pytest
 from processes import Processes
 
 
+@pytest.fixture(params=("reference", "cpu"))
+def backend(request):
+    return request.param
+
+
 class Pools:
     """Process groups by size, started where a test first asks for one and again where one has failed."""
 

@@ -2,6 +2,7 @@
 
 import checkpoint_worker as worker
 import pytest
+import torch
 from helpers import assert_same_bits
 
 MODES = pytest.mark.parametrize("evaluating", [False, True], ids=["train", "eval"])
@@ -55,4 +56,5 @@ def test_points_in_a_larger_job(processes, backend, tmp_path):
     points = processes(4).run(worker.points_in_a_larger_job, tmp_path / "saved", backend)
     assert_same_bits(points[:2], saved)
     assert_same_bits(points[2], points[3])
-    assert_same_bits(points[2], saved[0])
+    for tensor, *of_two in zip(points[2], *saved):
+        assert any(torch.equal(tensor, one) for one in of_two)

@@ -34,12 +34,17 @@ OPTIONS = {
 }
 TOLERANCE = {None: 1e-6, "fp16": 1e-3, "bf16": 1e-2}
 
+TRAINED = {}  # each case once
+
 
 @pytest.fixture(params=CASES)
 def records(request, processes, backend):
     """Of two workers, each of which has compared the captured gradients with those that it computed without DDP."""
     case = {"steps": 6, "backend": backend, **CASES[request.param]}
-    return case, processes(2).run(ddp_worker.train, **case)
+    key = (request.param, backend)
+    if key not in TRAINED:
+        TRAINED[key] = processes(2).run(ddp_worker.train, **case)
+    return case, TRAINED[key]
 
 
 def test_workers_share_the_base_iterate_only(records):

@@ -2,6 +2,7 @@
 
 import model_worker
 import pytest
+from cases import with_backends
 from helpers import assert_same_bits
 
 STEPS = {
@@ -13,7 +14,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("layout", model_worker.LAYOUTS)
+@pytest.mark.parametrize(("layout", "backend"), with_backends(model_worker.LAYOUTS, "fsdp and tp"))
 def test_trains_as_one_process(processes, backend, layout, step):
     """Each process compares; here: that all processes hold the same whole parameters, replicas included."""
     first, *others = processes(4).run(model_worker.train_beside_whole, layout, *STEPS[step], backend)
