@@ -10,7 +10,7 @@ BUILT := $(VENV)/.built
 ECOSYSTEM := $(VENV)/.ecosystem
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo test test-slow test-all lint format bench clean
+.PHONY: setup demo demo-ddp test test-slow test-all lint format bench clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
@@ -34,6 +34,9 @@ $(BUILT): $(DEPS) setup.py CMakeLists.txt $(CPP)
 
 demo: $(BUILT)
 	$(PY) examples/demo.py
+
+demo-ddp: $(BUILT)
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc-per-node 2 examples/train_ddp.py
 
 test: $(BUILT) $(ECOSYSTEM)
 	$(PY) -m pytest -m 'not slow'

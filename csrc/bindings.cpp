@@ -42,13 +42,20 @@ std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::fu
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
+  py::class_<extrap::Shard>(m, "Shard", "Where a part of a tensor lies in the whole.")
+      .def(py::init([](int64_t offset, int64_t run, int64_t pitch, int64_t numel, int64_t rows) {
+             return extrap::Shard{offset, run, pitch, numel, rows};
+           }),
+           py::kw_only(), py::arg("offset"), py::arg("run"), py::arg("pitch"), py::arg("numel"), py::arg("rows"));
   py::class_<extrap::Plan>(m, "Plan", "The tensors of one bucket, validated once and stepped many times.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool>(),
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool,
+                    const std::vector<extrap::Shard>&>(),
            py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
-           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"))
+           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("shards"))
       .def("refresh", &extrap::Plan::refresh)
       .def("set_gradient", &extrap::Plan::set_gradient)
       .def("run", &extrap::Plan::run)
+      .def("square_sums", &extrap::Plan::square_sums)
       .def("gradient_square_sum", &extrap::Plan::gradient_square_sum);
   py::class_<extrap::DevicePlan>(m, "DevicePlan", "A plan whose steps run on a CUDA device, or emulated on the host.")
       .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool, bool>(),

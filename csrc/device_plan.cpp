@@ -74,7 +74,7 @@ SumLaunches find_sum_launches(bool emulated, DType dtype) {
 DevicePlan::DevicePlan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
                        const std::vector<uint32_t>& indices, bool gradient_like_param, bool emulated)
     : Plan(std::move(rule), std::move(params), std::move(targets), std::move(states), std::move(state_names), indices,
-           gradient_like_param, /*step_on_device=*/true),
+           gradient_like_param, /*shards=*/{}, /*step_on_device=*/true),
       emulated_(emulated),
       rule_launches_(find_rule_launches(emulated, rule_.c_str(), buffers(), dtype_, gradient_like_param)),
       base_sums_(find_sum_launches(emulated, base_dtype())),

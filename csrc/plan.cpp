@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
@@ -31,7 +33,8 @@ int64_t real_numel(const TensorView& view) { return view.numel() * (view.complex
 }  // namespace
 
 Plan::Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-           const std::vector<uint32_t>& indices, bool gradient_like_param, bool step_on_device)
+           const std::vector<uint32_t>& indices, bool gradient_like_param, const std::vector<Shard>& shards,
+           bool step_on_device)
     : rule_(std::move(rule)),
       params_(std::move(params)),
       targets_(std::move(targets)),
@@ -40,12 +43,13 @@ Plan::Plan(std::string rule, py::list params, py::list targets, py::list states,
       gradient_like_param_(gradient_like_param),
       step_on_device_(step_on_device) {
   if (state_names_.size() > kMaxBuffers) throw std::invalid_argument("a rule has at most 2 buffers");
-  if (targets_.size() != params_.size() || states_.size() != params_.size() || indices.size() != params_.size())
-    throw std::invalid_argument("params, targets, states and indices must have the same length");
-  for (size_t i = 0; i < params_.size(); ++i) add(i, indices[i]);
-  const int buffers = static_cast<int>(state_names_.size());
-  if (!cpu::selected_kernels().rule(rule_.c_str(), buffers, dtype_, gradient_like_param_).step)
-    throw std::invalid_argument("there is no rule '" + rule_ + "' with " + std::to_string(buffers) + " buffers");
+  if (targets_.size() != params_.size() || states_.size() != params_.size() || indices.size() != params_.size() ||
+      (!shards.empty() && shards.size() != params_.size()))
+    throw std::invalid_argument("params, targets, states, indices and shards must have the same length");
+  for (size_t i = 0; i < params_.size(); ++i) add(i, indices[i], shards.empty() ? nullptr : &shards[i]);
+  if (!rule_kernels().step)
+    throw std::invalid_argument("there is no rule '" + rule_ + "' with " + std::to_string(state_names_.size()) +
+                                " buffers");
 }
 
 void* Plan::state_pointer(PyObject* state, const std::string& name, const TensorView& target) {
@@ -62,7 +66,7 @@ void* Plan::state_pointer(PyObject* state, const std::string& name, const Tensor
   return view.data;
 }
 
-void Plan::add(size_t i, uint32_t index) {
+void Plan::add(size_t i, uint32_t index, const Shard* shard) {
   TensorView target;
   if (!read_tensor(targets_[i].ptr(), target) || (target.device_type != 1 && target.device_type != 2))
     reject(
@@ -88,6 +92,13 @@ void Plan::add(size_t i, uint32_t index) {
 
   TensorEntry entry{};
   entry.numel = real_numel(target);
+  const Shard whole{0, entry.numel, 0, entry.numel, target.ndim > 0 ? target.shape[0] : 1};
+  const Shard& part = shard ? *shard : whole;
+  entry.offset = part.offset;
+  entry.run = std::max<int64_t>(1, part.run);
+  entry.pitch = part.pitch;
+  member.numel = static_cast<double>(part.numel);
+  member.row_numel = member.numel / static_cast<double>(std::max<int64_t>(1, part.rows));
   entry.y = target.data;
   entry.index = index;
   entry.trust = 1;
@@ -183,7 +194,7 @@ size_t Plan::set_rows(NoiseScale scale) {
     TensorEntry& entry = entries_[i];
     const Member& member = members_[i];
     const int64_t* dims = dims_.data() + member.dims;
-    const bool by_row = scale == NoiseScale::filter && entry.numel > 0 && member.ndim >= 2 && dims[0] > 1;
+    const bool by_row = scale == NoiseScale::filter && member.numel > 0 && member.ndim >= 2 && dims[0] > 1;
     entry.rows = by_row ? dims[0] : 1;
     entry.row_stride = by_row ? dims[member.ndim] * (complex_ ? 2 : 1) : entry.numel;
     rows += static_cast<size_t>(entry.rows);
@@ -191,19 +202,59 @@ size_t Plan::set_rows(NoiseScale scale) {
   return rows;
 }
 
-void Plan::prepare_rms(Noise noise, NoiseScale scale, int threads) {
-  const bool needed = noise != Noise::none && (scale == NoiseScale::tensor || scale == NoiseScale::filter);
-  if (!needed && rms_.empty()) return;
-  const size_t count = set_rows(scale);
-  rms_.assign(needed ? count : 0, 0.0);
-  size_t rows = 0;
+RuleKernels Plan::rule_kernels() const {
+  return cpu::selected_kernels().rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_,
+                                      gradient_like_param_);
+}
+
+void Plan::lay_out_sums(bool with_trust, bool with_rows, NoiseScale scale) {
+  if (!with_trust && !with_rows && sums_.empty()) return;
+  const size_t of_trust = with_trust ? 2 * entries_.size() : 0;
+  const size_t rows = set_rows(scale);
+  sums_.assign(of_trust + (with_rows ? rows : 0), 0.0);
+  double* next = sums_.data() + of_trust;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    entries_[i].rms = needed && has_rows(i, scale) ? rms_.data() + rows : nullptr;
-    rows += static_cast<size_t>(entries_[i].rows);
+    entries_[i].rms = with_rows && has_rows(i, scale) ? next : nullptr;
+    next += with_rows ? entries_[i].rows : 0;
   }
-  if (!needed) return;
-  const CpuKernels& kernels = cpu::selected_kernels();
-  cpu::measure_rms(kernels.square_sum(base_dtype()), bytes_of(base_dtype()), entries_, chunks_, rms_, threads);
+}
+
+void Plan::measure(const StepConfig& config, int threads) {
+  const RuleKernels rule = rule_kernels();
+  const bool by_rows = config.noise_scale == NoiseScale::tensor || config.noise_scale == NoiseScale::filter;
+  const bool with_rows = config.correct && config.noise != Noise::none && by_rows;
+  lay_out_sums(rule.norm != nullptr, with_rows, config.noise_scale);
+  if (sums_.empty()) return;
+  const SquareSumKernel kernel = cpu::selected_kernels().square_sum(base_dtype());
+  const size_t element_size = bytes_of(base_dtype());
+  if (rule.norm) {
+    for (TensorEntry& t : entries_) t.trust = 1;  // what the norms are taken with
+    cpu::trust_square_sums(rule, kernel, element_size, config, entries_, chunks_, threads, sums_.data());
+  }
+  if (with_rows) cpu::row_square_sums(kernel, element_size, entries_, chunks_, threads, sums_);
+}
+
+void Plan::use_sums(const StepConfig& config) {
+  if (sums_.empty()) return;
+  const RuleKernels rule = rule_kernels();
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    TensorEntry& t = entries_[i];
+    if (rule.norm) t.trust = rule.trust(config, std::sqrt(sums_[i]), std::sqrt(sums_[entries_.size() + i]));
+    if (!t.rms) continue;
+    double* rows = sums_.data() + (t.rms - sums_.data());
+    const double numel = config.noise_scale == NoiseScale::tensor ? members_[i].numel : members_[i].row_numel;
+    for (int64_t row = 0; row < t.rows; ++row) rows[row] = std::sqrt(rows[row] / numel);
+  }
+}
+
+py::memoryview Plan::square_sums(const py::dict& group, bool correct, double grad_scale, double clip, int threads) {
+  const StepConfig config = configured(group, correct, grad_scale, clip);
+  {
+    const py::gil_scoped_release release;
+    advance_steps(false);
+    measure(config, cpu::useful_threads(numel_, threads));
+  }
+  return py::memoryview::from_memory(sums_.data(), static_cast<py::ssize_t>(sums_.size() * sizeof(double)));
 }
 
 double Plan::gradient_square_sum(int threads) const {
@@ -217,24 +268,26 @@ double Plan::gradient_square_sum(int threads) const {
   return sum;
 }
 
-void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, int threads) {
+StepConfig Plan::configured(const py::dict& group, bool correct, double grad_scale, double clip) const {
   StepConfig config = read_group_options(group);
-  config.key = key;
   config.correct = correct;
   config.grad_scale = grad_scale;
   config.clip = clip;
-  const CpuKernels& kernels = cpu::selected_kernels();
-  const RuleKernels rule =
-      kernels.rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_, gradient_like_param_);
-  const DType base = base_dtype();
+  return config;
+}
+
+void Plan::run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, bool measured,
+               int threads) {
+  StepConfig config = configured(group, correct, grad_scale, clip);
+  config.key = key;
   threads = cpu::useful_threads(numel_, threads);
   {
     const py::gil_scoped_release release;
     advance_steps(correct);
-    prepare_rms(config.noise, config.noise_scale, threads);
-    if (rule.norm) cpu::set_trust(rule, kernels.square_sum(base), bytes_of(base), config, entries_, chunks_, threads);
+    if (!measured) measure(config, threads);
+    use_sums(config);
     const bool streaming = numel_ * static_cast<int64_t>(bytes_of(dtype_)) >= cpu::kStreamingBytes;
-    cpu::step(rule.step, config, entries_, chunks_, streaming, threads);
+    cpu::step(rule_kernels().step, config, entries_, chunks_, streaming, threads);
   }
   held_gradients_.clear();
 }

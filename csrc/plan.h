@@ -15,16 +15,24 @@ namespace extrap {
 
 namespace py = pybind11;
 
+// Where the part of a tensor that is stepped here lies in the whole, counted in real numbers; see TensorEntry.
+struct Shard {
+  int64_t offset, run, pitch;
+  int64_t numel, rows;  // of the whole tensor; rows: its size along dim 0
+};
+
 class Plan {
  public:
   // All lists are of the same length, one entry for each tensor:
   // params: whose `grad` is read; targets: dense tensors that y is written to, mostly the parameters themselves;
   // states: dicts with `step`, `base` and the buffers named by `state_names`; indices: positions in the optimizer.
   // gradient_like_param: gradients have the dtype of the parameters, else that of the base iterate.
+  // shards: empty where the tensors are whole;
   // step_on_device: `step` is where the parameters are, else in the host's memory.
   // Throws std::invalid_argument where tensors do not fit each other.
   Plan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-       const std::vector<uint32_t>& indices, bool gradient_like_param, bool step_on_device = false);
+       const std::vector<uint32_t>& indices, bool gradient_like_param, const std::vector<Shard>& shards,
+       bool step_on_device = false);
 
   // Takes in the gradients of this step. The state must consist of the same objects as when the plan was made. None if
   // the plan no longer fits the parameters and their state; otherwise a list of (i, is_local) for the gradients that
@@ -32,8 +40,14 @@ class Plan {
   py::object refresh(const py::dict& local_gradients);
   void set_gradient(size_t i, bool is_local, py::object gradient);
 
-  // One step of all tensors under the options of a param group.
-  void run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, int threads);
+  // One step of all tensors under the options of a param group. `measured`: square_sums() was called for this step.
+  void run(const py::dict& group, uint64_t key, bool correct, double grad_scale, double clip, bool measured,
+           int threads);
+
+  // The doubles that the next run() will make norms of: for a rule that needs norms, the sum of squares of each x, then
+  // of each gradient or update; then, for a noise scale that needs them, of each row of each x. Whoever holds parts of
+  // tensors adds what the other parts have.
+  py::memoryview square_sums(const py::dict& group, bool correct, double grad_scale, double clip, int threads);
 
   // Of the gradients as they are: neither unscaled nor clipped.
   double gradient_square_sum(int threads) const;
@@ -44,7 +58,8 @@ class Plan {
     void* step;
     bool step_is_double;
     int32_t ndim;
-    size_t dims;  // where its sizes and then its strides begin in dims_
+    size_t dims;              // where its sizes and then its strides begin in dims_
+    double numel, row_numel;  // of the whole tensor
   };
 
   int buffers() const { return static_cast<int>(state_names_.size()); }
@@ -60,12 +75,16 @@ class Plan {
     return entries_[i].numel > 0 && (scale == NoiseScale::tensor || members_[i].ndim >= 2);
   }
 
-  void add(size_t i, uint32_t index);
+  void add(size_t i, uint32_t index, const Shard* shard);
   void* state_pointer(PyObject* state, const std::string& name, const TensorView& target);
   bool state_has_moved() const;
   bool read_gradient(PyObject* gradient, const Member& member, const void*& pointer) const;
   void advance_steps(bool keep);
-  void prepare_rms(Noise noise, NoiseScale scale, int threads);
+  StepConfig configured(const py::dict& group, bool correct, double grad_scale, double clip) const;
+  RuleKernels rule_kernels() const;
+  void lay_out_sums(bool with_trust, bool with_rows, NoiseScale scale);
+  void measure(const StepConfig& config, int threads);
+  void use_sums(const StepConfig& config);
 
   std::string rule_;
   py::list params_, targets_, states_;
@@ -77,7 +96,7 @@ class Plan {
   std::vector<Member> members_;
   std::vector<TensorEntry> entries_;
   std::vector<Chunk> chunks_;
-  std::vector<double> rms_;
+  std::vector<double> sums_;  // see square_sums(); during a step the rows hold their root mean squares
   std::vector<py::object> held_storage_;
   std::vector<py::object> held_gradients_;  // copies made for this step
   std::vector<int64_t> dims_;

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Split(NamedTuple):
-    """Images, float32 of shape (n, 1, 8, 8), and labels, int64."""
+    """Images of shape (n, 1, 8, 8), in torch's default dtype, and labels, int64."""
 
     images: Tensor
     labels: Tensor
@@ -41,7 +41,7 @@ def load() -> Digits:
     mean, std = train.mean(), train.std()
 
     def split(pixels: Tensor, labels: Tensor) -> Split:
-        images = torch.as_tensor((pixels - mean) / std, dtype=torch.float32).view(-1, 1, 8, 8)
+        images = torch.as_tensor((pixels - mean) / std, dtype=torch.get_default_dtype()).view(-1, 1, 8, 8)
         return Split(images, torch.as_tensor(labels, dtype=torch.int64))
 
     return Digits(split(train, train_labels), split(validation, validation_labels), split(test, test_labels))

@@ -5,6 +5,11 @@ from typing import Any, Optional, Union
 
 from torch import Tensor
 
+class Shard:
+    """Where a part of a tensor lies in the whole; see :class:`extrap_kernels.shards.Shard`."""
+
+    def __init__(self, *, offset: int, run: int, pitch: int, numel: int, rows: int) -> None: ...
+
 class Plan:
     """The tensors of one bucket (one rule and dtype combination), validated once and stepped many times.
 
@@ -21,6 +26,7 @@ class Plan:
         state_names: tuple[str, ...],
         indices: Sequence[int],
         gradient_like_param: bool,
+        shards: Sequence[Shard],
     ) -> None: ...
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[tuple[int, bool]]]:
         """Take in the gradients of this step.
@@ -31,9 +37,25 @@ class Plan:
 
     def set_gradient(self, i: int, is_local: bool, gradient: Tensor) -> None: ...
     def run(
-        self, group: Mapping[str, Any], key: int, correct: bool, grad_scale: float, clip: float, threads: int
+        self,
+        group: Mapping[str, Any],
+        key: int,
+        correct: bool,
+        grad_scale: float,
+        clip: float,
+        measured: bool,
+        threads: int,
     ) -> None:
-        """One step of all tensors under the options of a param group."""
+        """One step of all tensors under the options of a param group; ``measured``: after :meth:`square_sums`."""
+
+    def square_sums(
+        self, group: Mapping[str, Any], correct: bool, grad_scale: float, clip: float, threads: int
+    ) -> memoryview:
+        """What run() will make norms of, float64, to be changed in place where other processes hold parts of tensors.
+
+        For a rule that needs norms, the sum of squares of each base iterate, then of each gradient or update; then, for
+        a noise scale that needs them, of each row of each base iterate.
+        """
 
     def gradient_square_sum(self, threads: int) -> float:
         """Sum of squares of the gradients as they are: neither unscaled nor clipped."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from extrap_kernels import backends, options
 from extrap_kernels.backends.scaling import Scaling, clip_coefficient
 from extrap_kernels.layout import empty_state, has_state_layout, overlaps
+from extrap_kernels.shards import is_dtensor
 from extrap_kernels.step_hooks import skip_idle
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -28,10 +29,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     Attributes:
         backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
         rank: number added to the seed of the noise; None (default) means the rank in the default process group of
-            ``torch.distributed``, or 0 without one. Not saved in state dicts.
+            ``torch.distributed``, or 0 without one, or where any parameter is a DTensor: the workers then share one
+            extrapolated point. Not saved in state dicts.
         local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
             workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
             and clear it.
+        gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
+            ``max_grad_norm`` bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
             tensor from a backend that works on the device; None while ``max_grad_norm`` is None.
     """
@@ -41,6 +45,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
     _plans: dict[int, backends.GroupPlan]
     _snapshot: Any
+    _shares_points: bool
     _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
@@ -48,6 +53,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.backend = backend
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
+        self.gradient_norm_group: Optional[torch.distributed.ProcessGroup] = None
         self.grad_norm: Union[float, Tensor, None] = None
         self._forget_plans()
         super().__init__(params, {**defaults, "train_mode": True})
@@ -105,6 +111,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
         """
+        if not self.state and closure is None and self._only_creates_state():
+            return None
         self._require_train_mode("step()")
         loss = None
         if closure is not None:
@@ -189,12 +197,18 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         norm = self._gradient_norm(groups, executors, scale, on_device)
         rank = self._noise_rank()
+        work = []
         for i in groups:
             group = self.param_groups[i]
-            key = (group["seed"] + rank) % 2**64
             scaling = Scaling(scale, clip_coefficient(norm, group["max_grad_norm"]), found_inf if on_device else None)
-            for executor in self._plans[i].executors:
-                executor.run(group, key=key, correct=correct, scaling=scaling)
+            work += [(executor, group, scaling) for executor in self._plans[i].executors]
+        partial_sums: list[backends.PartialSums] = []
+        for executor, group, scaling in work:
+            if isinstance(executor, backends.ShardedExecutor):
+                partial_sums += executor.partial_sums(group, correct=correct, scaling=scaling)
+        backends.add_partial_sums(partial_sums)
+        for executor, group, scaling in work:
+            executor.run(group, key=(group["seed"] + rank) % 2**64, correct=correct, scaling=scaling)
 
     def _gradient_norm(
         self,
@@ -207,16 +221,29 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.grad_norm = None
         if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
             return 0.0
-        devices = {executor.device for executor in executors} or {torch.device("cpu")}
-        totals = {device: torch.zeros((), dtype=torch.float64, device=device) for device in devices}
-        for executor in executors:
-            executor.add_gradient_square_sum(totals[executor.device])
-        first, *others = totals.values()
-        norm = sum((total.to(first.device) for total in others), first).sqrt() / scale
+        norm = backends.gradient_square_sum(executors, self.gradient_norm_group).sqrt() / scale
         self.grad_norm = norm if on_device else float(norm)
         return self.grad_norm
 
+    @torch.no_grad()
+    def _only_creates_state(self) -> bool:
+        """Create all state in a first step of zero gradients at learning rate 0, as checkpoints want it; else False.
+
+        ``torch.distributed.checkpoint.state_dict`` takes such a step, in any mode, to have tensors that it can load
+        into. With noise or an ``extrap_lr`` of its own it would move the parameters, which may be loaded already.
+        """
+        if any(float(group["lr"]) != 0.0 for group in self.param_groups):
+            return False
+        self._plan(range(len(self.param_groups)))
+        executors = [executor for plan in self._plans.values() for executor in plan.executors]
+        if float(backends.gradient_square_sum(executors, None)) != 0.0:
+            return False
+        if not self.param_groups[0]["train_mode"]:
+            self._keep_extrapolated()
+        return True
+
     def _plan(self, groups: Iterable[int]) -> None:
+        self._shares_points = any(is_dtensor(param) for group in self.param_groups for param in group["params"])
         for i in groups:
             backends.check_gradients(self.param_groups[i]["params"], self.local_gradients)
         for i in groups:
@@ -253,12 +280,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def _noise_rank(self) -> int:
         if self.rank is not None:
             return self.rank
+        if self._shares_points:
+            return 0
         distributed = torch.distributed
         return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
     def _forget_plans(self) -> None:
         self._plans = {}
         self._snapshot = None
+        self._shares_points = False
         self._extrapolated = set()
 
     # Train and eval mode
@@ -287,11 +317,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         if not self.param_groups[0]["train_mode"]:
             return
+        self._keep_extrapolated()
+        self._set_mode(train=False)
+
+    def _keep_extrapolated(self) -> None:
         for param, state in self.state.items():
             if "base" in state:
                 state["extrapolated"] = param.clone(memory_format=torch.preserve_format)
                 param.copy_(state["base"])
-        self._set_mode(train=False)
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> None:
@@ -330,6 +363,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("backend", "auto")
         self.__dict__.setdefault("rank", None)
         self.__dict__.setdefault("local_gradients", {})
+        self.__dict__.setdefault("gradient_norm_group", None)
         self.__dict__.setdefault("grad_norm", None)
         super().__setstate__(state)
         for group in self.param_groups:

@@ -3,7 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
 namespace extrap::cpu {
@@ -121,34 +120,31 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
   });
 }
 
-void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
-               std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads) {
-  for (TensorEntry& t : tensors) t.trust = 1;  // what the norms are taken with
+void trust_square_sums(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size,
+                       const StepConfig& config, const std::vector<TensorEntry>& tensors,
+                       const std::vector<Chunk>& chunks, int threads, double* sums) {
   const auto x = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
     return base_kernel(at(t.base, chunk.begin, element_size), chunk.count);
   });
   const auto scaled = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
     return rule.norm(config, t, chunk.begin, chunk.count);
   });
-  for (size_t i = 0; i < tensors.size(); ++i)
-    tensors[i].trust = rule.trust(config, std::sqrt(x[i]), std::sqrt(scaled[i]));
+  std::copy(scaled.begin(), scaled.end(), std::copy(x.begin(), x.end(), sums));
 }
 
-void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
-                 const std::vector<Chunk>& chunks, std::vector<double>& rms, int threads) {
-  const auto sums = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+void row_square_sums(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
+                     const std::vector<Chunk>& chunks, int threads, std::vector<double>& sums) {
+  const auto of_tensor = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
     return t.rms && t.rows == 1 ? kernel(at(t.base, chunk.begin, element_size), chunk.count) : 0.0;
   });
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorEntry& t = tensors[i];
     if (!t.rms) continue;
-    double* out = rms.data() + (t.rms - rms.data());
+    double* out = sums.data() + (t.rms - sums.data());
     if (t.rows == 1)
-      out[0] = sums[i];
+      out[0] = of_tensor[i];
     else
       parallel_for(t.rows, threads, [&](int64_t row) { out[row] = row_square_sum(kernel, element_size, t, row); });
-    for (int64_t row = 0; row < t.rows; ++row)
-      out[row] = std::sqrt(out[row] / (static_cast<double>(t.numel) / static_cast<double>(t.rows)));
   }
 }
 

@@ -34,12 +34,14 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads);
 
-// Sets the trust ratio of each tensor, by a rule that has norms, from those of x and of what the rule scales.
-void set_trust(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size, const StepConfig& config,
-               std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads);
+// Sums of squares from which a rule that has norms makes its trust ratios: those of x of each tensor, then those of
+// what the rule scales.
+void trust_square_sums(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size,
+                       const StepConfig& config, const std::vector<TensorEntry>& tensors,
+                       const std::vector<Chunk>& chunks, int threads, double* sums);
 
-// Root mean square of each row of x, into the `rms` of each tensor; chunks are those of the whole tensors.
-void measure_rms(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
-                 const std::vector<Chunk>& chunks, std::vector<double>& rms, int threads);
+// Sum of squares of each row of x, to where `rms` of each tensor points, within `sums`.
+void row_square_sums(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
+                     const std::vector<Chunk>& chunks, int threads, std::vector<double>& sums);
 
 }  // namespace extrap::cpu

@@ -102,11 +102,34 @@ EXTRAP_HD void fill_noise(Noise kind, uint64_t key, uint32_t index, double step,
   store_in_order(kind == Noise::uniform ? uniform_noise<FloatVector>(words) : gaussian_noise<FloatVector>(words), to);
 }
 
-// noise_std * s for elements from `position`, where s is the rms of each element's row.
+// The same for elements whose positions may begin anywhere and have gaps: each run is cut out of whole blocks.
+__attribute__((noinline)) void fill_shard_noise(const StepConfig& config, const TensorEntry& t, int64_t begin,
+                                                float* to) {
+  alignas(64) float block[kBlock];
+  for (int64_t filled = 0; filled < kBlock;) {
+    const int64_t first = position(t, begin + filled), skip = first % 4;
+    fill_noise(config.noise, config.key, t.index, t.step, first - skip, block);
+    int64_t count = run_left(t, begin + filled);
+    if (count > kBlock - skip) count = kBlock - skip;
+    if (count > kBlock - filled) count = kBlock - filled;
+    memcpy(to + filled, block + skip, static_cast<size_t>(count) * sizeof(float));
+    filled += count;
+  }
+}
+
+// Noise of the kBlock elements from element `begin` of a tensor, which is a multiple of 4.
+EXTRAP_HD void fill_noise(const StepConfig& config, const TensorEntry& t, int64_t begin, float* to) {
+  if (t.run >= t.numel && t.offset % 4 == 0)
+    fill_noise(config.noise, config.key, t.index, t.step, t.offset + begin, to);
+  else
+    fill_shard_noise(config, t, begin, to);
+}
+
+// noise_std * s for elements from `begin`, where s is the rms of each element's row.
 template <class A>
-EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t position, A* to) {
+EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t begin, A* to) {
   for (int i = 0; i < kBlock;) {
-    const int64_t element = position + i;
+    const int64_t element = begin + i;
     const int64_t row = (element / t.row_stride) % t.rows;
     const int64_t left = t.row_stride - element % t.row_stride;
     const int64_t run = left < kBlock - i ? left : kBlock - i;
@@ -117,14 +140,14 @@ EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t positio
 
 template <class Rule, class P, class G, class A, bool kNoise>
 EXTRAP_HD void step_block(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
-                          int64_t position, const Block<P, G, A, Rule::kBuffers>& b, bool streaming) {
+                          int64_t begin, const Block<P, G, A, Rule::kBuffers>& b, bool streaming) {
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   alignas(64) float noise[kNoise ? kBlock : 1];
   alignas(64) A amplitude[kNoise ? kBlock : 1];
   if constexpr (kNoise) {
-    fill_noise(config.noise, config.key, t.index, t.step, position, noise);
-    if (t.rms) fill_amplitude(t, c.noise_std, position, amplitude);
+    fill_noise(config, t, begin, noise);
+    if (t.rms) fill_amplitude(t, c.noise_std, begin, amplitude);
   }
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kLanes) {

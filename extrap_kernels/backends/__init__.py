@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import torch
 from torch import Tensor
 
 from extrap_kernels import triton_kernels
 from extrap_kernels.backends.cuda import CudaExecutor, EmulatedCudaExecutor, missing_cuda_reason
-from extrap_kernels.backends.member import Member, check_local_gradient
+from extrap_kernels.backends.member import Member, PartialSums, add_partial_sums, check_local_gradient
 from extrap_kernels.backends.native import CpuExecutor, missing_cpu_reason, state_snapshot
 from extrap_kernels.backends.reference import ReferenceExecutor
 from extrap_kernels.backends.scaling import Scaling
+from extrap_kernels.backends.sharded import ShardedExecutor, local_state
 from extrap_kernels.backends.staging import like_param
+from extrap_kernels.shards import Shard, is_dtensor, local_part
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
 
 __all__ = [
     "Executor",
     "GroupPlan",
+    "PartialSums",
+    "ShardedExecutor",
+    "add_partial_sums",
     "check_gradients",
     "check_name",
+    "gradient_square_sum",
     "missing_reason",
     "resolve",
     "state_snapshot",
@@ -52,6 +62,27 @@ class Executor(Protocol):
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step the parameters under the options of ``group``; ``correct=False`` only extrapolates."""
+
+
+def gradient_square_sum(executors: Iterable[Executor], group: Optional[ProcessGroup]) -> Tensor:
+    """Return the sum of squares of all gradients, as they are, as a 0-dim float64 tensor.
+
+    Args:
+        executors: of all parameters here.
+        group: process group whose members hold the other parameters, or None.
+    """
+    totals: dict[tuple[Any, ...], PartialSums] = {}
+    everywhere = () if group is None else (group,)
+    for executor in executors:
+        groups = executor.groups if isinstance(executor, ShardedExecutor) else everywhere
+        zero = torch.zeros((), dtype=torch.float64, device=executor.device)
+        total = totals.setdefault((executor.device, groups), PartialSums(zero, groups))
+        executor.add_gradient_square_sum(total.values)
+    if not totals:
+        totals[()] = PartialSums(torch.zeros((), dtype=torch.float64), everywhere)
+    add_partial_sums(list(totals.values()))
+    first, *others = [total.values for total in totals.values()]
+    return sum((total.to(first.device) for total in others), first)
 
 
 class _Optimizer(Protocol):
@@ -158,22 +189,38 @@ class GroupPlan:
         local_gradients = optimizer.local_gradients
         self._absent = [param for param in group["params"] if param.grad is None]
         chosen = {device: resolve(optimizer.backend, device) for device in {p.device for p in group["params"]}}
-        buckets: dict[tuple[str, torch.device, torch.dtype, bool], list[Member]] = defaultdict(list)
+        buckets: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
+        self._wholes: dict[Tensor, DTensor] = {}
         for index, param in enumerate(group["params"], first_index):
             if param.grad is None:
                 continue
-            member = Member(param, optimizer.state_of(param, self.state_names), index)
-            like = like_param(param, local_gradients.get(param))
-            buckets[chosen[param.device], param.device, param.dtype, like].append(member)
+            name, like = chosen[param.device], like_param(param, local_gradients.get(param))
+            member = self._member(optimizer, param, index)
+            groups = member.shard and (member.shard.groups, member.shard.row_groups)
+            buckets[name, like, param.device, param.dtype, groups].append(member)
         self.executors: list[Executor] = []
-        for (name, _, _, like), members in buckets.items():
+        for (name, like, *_), members in buckets.items():
+            executor: Executor
             if name == "reference":
-                self.executors.append(ReferenceExecutor(optimizer.rule, members, local_gradients))
-                continue
-            executor = _executor_type(name)(optimizer.rule_name, self.state_names, members, like)
-            if not executor.refresh(local_gradients):
+                executor = ReferenceExecutor(optimizer.rule, members, local_gradients)
+            else:
+                executor = _executor_type(name)(optimizer.rule_name, self.state_names, members, like)
+            if members[0].shard is not None:
+                params = [self._wholes[member.param] for member in members]
+                executor = ShardedExecutor(name, executor, params, members, hasattr(optimizer.rule, "trust_ratio"))
+            # The reference never fits: it serves one step. But what is sharded takes its gradients in here.
+            if not executor.refresh(local_gradients) and name != "reference":
                 raise RuntimeError("the gradients changed while the step was being planned")
             self.executors.append(executor)
+
+    def _member(self, optimizer: _Optimizer, param: Tensor, index: int) -> Member:
+        if not is_dtensor(param):
+            return Member(param, optimizer.state_of(param, self.state_names), index)
+        shard = Shard.of(param)
+        state = local_state(optimizer.state_of(param, self.state_names))
+        member = Member(local_part(param).detach(), state, index, shard)
+        self._wholes[member.param] = param
+        return member
 
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Take in the gradients of this step; False if the plan no longer fits the parameters."""

@@ -12,6 +12,7 @@ from extrap_kernels.backends.member import Member
 from extrap_kernels.backends.scaling import Scaling
 from extrap_kernels.backends.snapshot import StateSnapshot
 from extrap_kernels.backends.staging import Staging
+from extrap_kernels.shards import Shard
 
 try:
     from extrap_kernels import _C
@@ -36,6 +37,10 @@ def state_snapshot(state: dict[Tensor, Any]) -> Union[_C.StateSnapshot, StateSna
     return _C.StateSnapshot(state) if _import_error is None else StateSnapshot(state)
 
 
+def _native_shard(shard: Shard) -> _C.Shard:
+    return _C.Shard(offset=shard.offset, run=shard.run, pitch=shard.pitch, numel=shard.numel, rows=shard.rows)
+
+
 class NativeExecutor:
     """What the executors of native kernels share: members of one device, dtype and gradient dtype, and their plan.
 
@@ -56,6 +61,7 @@ class NativeExecutor:
         like_param: bool,
     ) -> None:
         self._staging = Staging(members, like_param)
+        self._members = members
         self._params = [m.param for m in members]
         self.device = members[0].param.device
         self._make_plan(
@@ -94,15 +100,26 @@ class CpuExecutor(NativeExecutor):
     _plan: _C.Plan
 
     def _make_plan(self, **arguments: Any) -> None:
-        self._plan = _C.Plan(**arguments)
+        shards = [_native_shard(member.shard) for member in self._members if member.shard is not None]
+        self._plan = _C.Plan(**arguments, shards=shards)
+        self._measured = False
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
         total += self._plan.gradient_square_sum(torch.get_num_threads())
 
+    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
+        """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
+        scale, clip = float(scaling.grad_scale), float(scaling.clip)
+        sums = self._plan.square_sums(group, correct, scale, clip, torch.get_num_threads())
+        self._measured = True
+        return torch.frombuffer(sums, dtype=torch.float64) if sums.nbytes else torch.empty(0, dtype=torch.float64)
+
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
         if not correct:
             self._staging.fetch()
-        self._plan.run(group, key, correct, float(scaling.grad_scale), float(scaling.clip), torch.get_num_threads())
+        scale, clip = float(scaling.grad_scale), float(scaling.clip)
+        self._plan.run(group, key, correct, scale, clip, self._measured, torch.get_num_threads())
+        self._measured = False
         self._staging.put_back()

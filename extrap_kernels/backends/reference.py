@@ -38,6 +38,10 @@ class ReferenceExecutor:
         for g in self._gradients():
             total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
+    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
+        """Return an empty tensor: :func:`step_parameter` adds its sums up over the processes by itself."""
+        return torch.empty(0, dtype=torch.float64)
+
     def _gradients(self) -> list[Tensor]:
         return [member.param.grad for member in self._members if member.param.grad is not None]
 
@@ -53,6 +57,7 @@ class ReferenceExecutor:
                 self._local.get(member.param),
                 key=key,
                 index=member.index,
+                shard=member.shard,
                 correct=correct,
                 grad_scale=float(scaling.grad_scale),
                 clip=float(scaling.clip),

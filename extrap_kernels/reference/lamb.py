@@ -10,6 +10,7 @@ from torch import Tensor
 from extrap_kernels.reference import adam
 from extrap_kernels.reference.adam import extragradient_direction, state_names
 from extrap_kernels.reference.norms import norm
+from extrap_kernels.shards import Shard
 
 __all__ = ["OWN_DECAY", "direction", "extragradient_direction", "state_names", "trust_ratio"]
 
@@ -25,9 +26,15 @@ def direction(
 
 
 def trust_ratio(
-    group: Mapping[str, Any], step: int, x: Tensor, raw: Tensor, g: Tensor, buffers: Mapping[str, Tensor]
+    group: Mapping[str, Any],
+    step: int,
+    x: Tensor,
+    raw: Tensor,
+    g: Tensor,
+    buffers: Mapping[str, Tensor],
+    shard: Shard | None,
 ) -> float:
     """Return ``|x| / |u|``, or 1 where a norm is 0; ``buffers`` are only read."""
     u, _ = direction(group, step, g, g, x, {name: buffer.clone() for name, buffer in buffers.items()}, 1.0)
-    norm_x, norm_u = norm(x), norm(u)
+    norm_x, norm_u = norm(x, shard), norm(u, shard)
     return norm_x / norm_u if norm_x > 0 and norm_u > 0 else 1.0

@@ -10,6 +10,7 @@ from torch import Tensor
 from extrap_kernels.reference import sgd
 from extrap_kernels.reference.norms import norm
 from extrap_kernels.reference.sgd import state_names
+from extrap_kernels.shards import Shard
 
 __all__ = ["direction", "extragradient_direction", "state_names", "trust_ratio"]
 
@@ -29,13 +30,19 @@ def extragradient_direction(
 
 
 def trust_ratio(
-    group: Mapping[str, Any], step: int, x: Tensor, raw: Tensor, g: Tensor, buffers: Mapping[str, Tensor]
+    group: Mapping[str, Any],
+    step: int,
+    x: Tensor,
+    raw: Tensor,
+    g: Tensor,
+    buffers: Mapping[str, Tensor],
+    shard: Shard | None,
 ) -> float:
     """Return ``trust_coefficient * |x| / (|raw| + weight_decay * |x| + eps)``, or 1 where a norm is 0.
 
     ``raw`` is the gradient before the decay joined it; a decoupled decay is not counted.
     """
-    norm_x, norm_g = norm(x), norm(raw)
+    norm_x, norm_g = norm(x, shard), norm(raw, shard)
     if not (norm_x > 0 and norm_g > 0):
         return 1.0
     decay = 0.0 if group["decoupled_weight_decay"] else float(group["weight_decay"])

@@ -1,17 +1,47 @@
-"""Norms in double precision."""
+"""Norms in double precision, of tensors that may be held by several processes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+
+from extrap_kernels.shards import Shard
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def square_sum(tensor: Tensor) -> float:
-    """Return the sum of the squared absolute values."""
+    """Return the sum of the squared absolute values of what is here."""
     return float(tensor.double().square().sum())
 
 
-def norm(tensor: Tensor) -> float:
-    """Return the Euclidean norm of all elements of a real tensor."""
-    return math.sqrt(square_sum(tensor))
+def norm(tensor: Tensor, shard: Shard | None = None) -> float:
+    """Return the Euclidean norm of all elements of a real tensor, of which ``shard`` says what is here."""
+    total = tensor.double().square().sum()
+    return math.sqrt(_over(shard.groups if shard else (), total))
+
+
+def rms(tensor: Tensor, *, by_row: bool, shard: Shard | None) -> Tensor:
+    """Return the root mean square of a real tensor, or of each slice of dim 0; every dimension but that has size 1.
+
+    Args:
+        tensor: what is here of it. A complex tensor has one dimension more, of size 2.
+        by_row: of each slice of dim 0.
+        shard: None where that is all of it.
+    """
+    total = tensor.double().square().sum(dim=tuple(range(1 if by_row else 0, tensor.dim())), keepdim=True)
+    if shard is None:
+        return (total / (tensor.numel() / max(1, total.numel()))).sqrt()
+    total = _over(shard.row_groups if by_row else shard.groups, total)
+    return (total / (shard.numel / (shard.rows if by_row else 1))).sqrt()
+
+
+def _over(groups: Sequence[ProcessGroup], total: Tensor) -> Tensor:
+    for group in groups:
+        torch.distributed.all_reduce(total, group=group)
+    return total

@@ -14,21 +14,25 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.layout import is_dense
+from extrap_kernels.reference.norms import rms
 from extrap_kernels.reference.philox import noise
+from extrap_kernels.shards import Shard
 
 
 def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()
 
 
-def _positions(param: Tensor) -> Tensor:
-    """Position of each element: in memory for dense parameters, row-major for others."""
+def _positions(param: Tensor, shard: Shard | None) -> Tensor:
+    """Position of each element: in memory for dense parameters, row-major for others, in the whole for shards."""
     real = _real(param)
     flat = torch.arange(real.numel(), device=param.device)
+    if shard is not None:
+        return shard.positions(flat).view(real.shape)
     return flat.as_strided(real.shape, real.stride()) if is_dense(param) else flat.view(real.shape)
 
 
-def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor) -> Tensor | float:
+def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor, shard: Shard | None) -> Tensor | float:
     """Return ``noise_std * s``, from the ``x`` before the correction."""
     std = group["noise_std"]
     scale = group["noise_scale"]
@@ -38,9 +42,7 @@ def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor) ->
         return l.abs() * std
     if scale == "filter" and param.dim() < 2:
         return 0.0
-    dims = tuple(range(1 if scale == "filter" else 0, x.dim()))
-    rms = x.double().square().mean(dim=dims, keepdim=True).sqrt()
-    return rms.to(x.dtype) * std
+    return rms(x, by_row=scale == "filter", shard=shard).to(x.dtype) * std
 
 
 def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, clip: float) -> Tensor:
@@ -65,6 +67,7 @@ def step_parameter(
     correct: bool,
     grad_scale: float,
     clip: float,
+    shard: Shard | None = None,
 ) -> None:
     """Correct the base iterate and write the next extrapolated point into ``param`` (DESIGN section 1, steps 1 to 5).
 
@@ -80,6 +83,7 @@ def step_parameter(
         correct: False for the first half of an extragradient step, which only moves ``param``.
         grad_scale: what the gradients were multiplied by.
         clip: factor of the gradients once they are unscaled.
+        shard: where all these tensors lie if they are parts of larger ones, whose other parts other processes step.
     """
     x = _real(state["base"])
     if not correct:
@@ -96,13 +100,13 @@ def step_parameter(
     if decay != 0 and not group["decoupled_weight_decay"]:
         l, g = l + x * decay, g + x * decay
     step = int(state["step"]) + 1
-    trust = rule.trust_ratio(group, step, x, raw, g, buffers) if hasattr(rule, "trust_ratio") else 1.0
+    trust = rule.trust_ratio(group, step, x, raw, g, buffers, shard) if hasattr(rule, "trust_ratio") else 1.0
     if not correct:
         z = rule.extragradient_direction(group, step, g, l, buffers, trust)
         param.copy_(_like(param, x - z * extrap_lr))
         return
     state["step"] += 1
-    amplitude = _amplitude(group, param, x, l) if group["noise"] is not None else 0.0
+    amplitude = _amplitude(group, param, x, l, shard) if group["noise"] is not None else 0.0
     u, z = rule.direction(group, step, g, l, x, buffers, trust)
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
@@ -111,7 +115,7 @@ def step_parameter(
     if group["extrapolation"] in ("past_gradient", "past_update"):
         y = y - (z if group["extrapolation"] == "past_gradient" else u) * extrap_lr
     if group["noise"] is not None:
-        n = noise(group["noise"], _positions(param), key=key, parameter=index, step=step)
+        n = noise(group["noise"], _positions(param, shard), key=key, parameter=index, step=step)
         y = y + n.to(x.dtype) * amplitude
     param.copy_(_like(param, y))
 

@@ -1,0 +1,73 @@
+"""Averaging of base iterates over workers that step by themselves: post-local SGD."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+
+from extrap_kernels.optimizer import ExtrapOptimizer
+
+
+class PeriodicBaseAverager(PeriodicModelAverager):
+    """``PeriodicModelAverager`` of the base iterates (post-local SGD, Lin et al., ICLR 2020).
+
+    The averager of torch would average what the parameters hold, the extrapolated points, and the next step would
+    return to base iterates that were never averaged. To be used as that one: alone, or in ``PostLocalSGDOptimizer``.
+
+    Args:
+        optimizer: this worker's, on every worker for the same parameters; the one inside ``PostLocalSGDOptimizer``.
+        period: number of steps from one average to the next.
+        warmup_steps: number of steps before the first average (default: 0).
+        process_group: whose members are averaged (default: None, all processes).
+    """
+
+    def __init__(
+        self,
+        optimizer: ExtrapOptimizer,
+        period: int,
+        warmup_steps: int = 0,
+        process_group: Optional[dist.ProcessGroup] = None,
+    ) -> None:
+        super().__init__(period, warmup_steps, process_group)
+        self._optimizer = optimizer
+
+    def average_parameters(self, params: Any = None) -> None:
+        """Count a step and average where it is due; ``params`` is not used, the optimizer has them."""
+        if self.step >= self.warmup_steps and (self.step - self.warmup_steps) % self.period == 0:
+            average_base(self._optimizer, self.process_group)
+        self.step += 1
+
+
+@torch.no_grad()
+def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.ProcessGroup] = None) -> None:
+    """Replace the base iterates by their mean over workers; what lies between them and the parameters stays.
+
+    In train mode every worker keeps its own displacement, ``y = mean(x) + (y - x)``; in eval mode the parameters hold
+    the mean. Sums are taken in the precision of the base iterate, in memory of the size of all base iterates.
+
+    Args:
+        optimizer: on every worker for the same parameters, which must all have been stepped or not.
+        process_group: whose members are averaged (default: None, all processes).
+    """
+    states = [(param, state) for param, state in optimizer.state.items() if "base" in state]
+    by_dtype: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
+    for param, state in states:
+        by_dtype.setdefault((state["base"].device, state["base"].dtype), []).append((param, state))
+    for members in by_dtype.values():
+        mean = torch.cat([state["base"].reshape(-1) for _, state in members])
+        mean /= dist.get_world_size(process_group)
+        dist.all_reduce(mean, group=process_group)
+        for (param, state), average in zip(members, mean.split([param.numel() for param, _ in members])):
+            _move_base(param, state, average.view(param.shape))
+
+
+def _move_base(param: torch.Tensor, state: dict[str, torch.Tensor], average: torch.Tensor) -> None:
+    base = state["base"]
+    point = state.get("extrapolated", param)
+    point.copy_(average + (point.to(base.dtype) - base))
+    base.copy_(average)
+    if point is not param:
+        param.copy_(base)
