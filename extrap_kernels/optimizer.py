@@ -111,7 +111,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
         """
-        if not self.state and closure is None and self._only_creates_state():
+        if not self.state and closure is None and not self._extrapolated and self._only_creates_state():
             return None
         self._require_train_mode("step()")
         loss = None
