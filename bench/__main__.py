@@ -69,6 +69,8 @@ def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
     if arguments.only in "Growth":
         rows, exponent = figures.growth(arguments.rounds, arguments.large)
         add(f"Growth: ExtrapSGD, bf16, one tensor; from 16M on, time grows with the power {exponent:.2f} of size", rows)
+    if arguments.only in "Instruction sets":
+        add("Instruction sets: GPT-2 124M, fp32", figures.instruction_sets(arguments.rounds))
     if arguments.only in "Memory":
         add("Memory on ResNet-50, bytes a parameter, next to parameters and gradients", figures.memory())
     if arguments.only in "First step":

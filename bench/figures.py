@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import peers, twins, workloads
 from bench.measure import exponent, interleaved, seconds
+from extrap_kernels import _C
 
 Row = dict[str, Any]
 
@@ -99,6 +101,36 @@ def memory() -> list[Row]:
                     }
                 )
     return rows
+
+
+def instruction_sets(rounds: int) -> list[Row]:
+    """Milliseconds of a step on GPT-2 124M with vectors of each width: equal where memory is what limits it."""
+    shapes = workloads.gpt2()
+    params = workloads.parameters(shapes)
+    numel, before, threads = workloads.numel_of(shapes), _C.instruction_set(), torch.get_num_threads()
+    rows = []
+    for rule in peers.OURS:
+        peer = peers.ours(rule, params)
+        timings = interleaved(
+            {
+                f"{name}, {count} threads": functools.partial(_step_with, peer.run, name, count)
+                for name in _C.instruction_sets()
+                for count in sorted({1, threads})
+            },
+            rounds,
+        )
+        for name, timing in timings.items():
+            rate = peer.bytes * numel / timing.median / 1e9
+            rows.append({"rule": rule, "instruction set": name, "ms": timing.median * 1e3, "GB/s": rate})
+    _C.select_instruction_set(before)
+    torch.set_num_threads(threads)
+    return rows
+
+
+def _step_with(run: Callable[[], object], instruction_set: str, threads: int) -> None:
+    _C.select_instruction_set(instruction_set)
+    torch.set_num_threads(threads)
+    run()
 
 
 def first_step() -> list[Row]:
