@@ -28,7 +28,7 @@ def host_overhead(rounds: int) -> list[Row]:
             "torch AdamW, fused": peers.torchs("adamw", params, fused=True),
         }
         timings = interleaved(
-            {name: peer.run for name, peer in contenders.items()}, max(rounds, 20000 // tensors), warmup=3
+            {name: peer.run for name, peer in contenders.items()}, max(3 * rounds, 20000 // tensors), warmup=3
         )
         us = {name: timing.median * 1e6 for name, timing in timings.items()}
         rows.append(
@@ -96,8 +96,8 @@ def memory() -> list[Row]:
                     {
                         "optimizer": " ".join([maker[rule].__name__, *options]),
                         "parameters": str(dtype).removeprefix("torch."),
-                        "state": _state_bytes(optimizer) / numel,
-                        "peak of a step": _peak_of(optimizer.step) / numel,
+                        "state": round(_state_bytes(optimizer) / numel, 3),
+                        "peak of a step": round(_peak_of(optimizer.step) / numel, 3),
                     }
                 )
     return rows
