@@ -63,8 +63,11 @@ def _compiled_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
     }
 
 
-def _small_peers(params: Sequence[Tensor]) -> dict[str, Peer]:
-    return {"ExtrapSGD": peers.ours("sgd", params), "torch, fused": peers.torchs("sgd", params, fused=True)}
+def _two_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+    return lambda params: {
+        peers.OURS[rule].__name__: peers.ours(rule, params),
+        "torch, fused": peers.torchs(rule, params, fused=True),
+    }
 
 
 def _variants(params: Sequence[Tensor]) -> dict[str, Peer]:
@@ -107,7 +110,7 @@ def cases(rounds: int, large: bool) -> list[Case]:
         Case("SGD, ResNet-50, fp32", workloads.resnet50(), _fast_peers("sgd"), 3 * rounds),
         Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _fast_peers("adamw"), 3 * rounds),
         Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_peers("sgd"), rounds),
-        Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _small_peers, 10 * rounds),
+        Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _two_peers("sgd"), 10 * rounds),
         Case("SGD, odd sizes, unaligned views, fp32", workloads.odd(), _fast_peers("sgd"), 3 * rounds, offset=1),
         Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("sgd"), rounds, threads=1),
         Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("adamw"), rounds, threads=1),
@@ -115,7 +118,7 @@ def cases(rounds: int, large: bool) -> list[Case]:
     if large:
         shapes = workloads.half_billion()
         chosen += [
-            Case("SGD, transformer of 0.55B, bf16", shapes, _fast_peers("sgd"), rounds, bf16),
-            Case("AdamW, transformer of 0.55B, bf16", shapes, _fast_peers("adamw"), rounds, bf16),
+            Case("SGD, transformer of 0.55B, bf16", shapes, _two_peers("sgd"), rounds, bf16),
+            Case("AdamW, transformer of 0.55B, bf16", shapes, _two_peers("adamw"), rounds, bf16),
         ]
     return chosen
