@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
     made = []
     for title, rows in sections:
         if rows and "peer" in rows[0] and len(rows) > 4:
-            name = "".join(c if c.isalnum() else "_" for c in title.split(":")[0]).lower()
+            name = "_".join(re.findall(r"\w+", title.partition(":")[0])).lower()
             made.append(folder / f"{name}.png")
             plots.step_times(title, rows, made[-1])
         elif title.startswith("Host overhead"):
@@ -142,7 +143,7 @@ def main() -> None:
     chosen = [
         f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}")
         for key, value in vars(arguments).items()
-        if value != parser.get_default(key) and key != "what"
+        if value != parser.get_default(key) and key not in ("what", "out")
     ]
     arguments.command_line = " ".join(["python -m bench", *chosen])
     if arguments.what == "static":

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 Row = dict[str, Any]
 
@@ -21,14 +21,18 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def step_times(title: str, rows: Sequence[Row], path: Path) -> None:
-    """Bars: the time of a step of each peer, with quartiles."""
-    figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(rows) + 1))
-    medians = [row["ms"] for row in rows]
-    errors = [[row["ms"] - row["lower"] for row in rows], [row["upper"] - row["ms"] for row in rows]]
-    colors = ["tab:orange" if row["peer"].startswith("Extrap") else "tab:blue" for row in rows]
-    axes.barh([row["peer"] for row in rows], medians, xerr=errors, color=colors)
+    """Points: the time of a step of each peer, with quartiles; ours in another color."""
+    figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(rows) + 1.2))
+    for row in rows:
+        error = [[row["ms"] - row["lower"]], [row["upper"] - row["ms"]]]
+        color = "tab:orange" if row["peer"].startswith("Extrap") else "tab:blue"
+        axes.errorbar(row["ms"], row["peer"], xerr=error, fmt="o", color=color, capsize=3)
     axes.invert_yaxis()
-    axes.set(title=title, xlabel="ms a step (logarithmic)", xscale="log")
+    axes.set(title=title.partition(":")[0], xlabel="ms a step", xscale="log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.grid(True, axis="x", alpha=0.4)
     _save(figure, path)
 
 

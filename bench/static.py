@@ -1,14 +1,16 @@
 """``python -m bench static``: what can be said of the GPU kernels without a GPU.
 
-Registers, spills and access widths come from modules that compile the kernels, one for each backend: each has
-``report_rows() -> list[KernelRow]``. One that is not there, or cannot run here, is named with the reason. Launches of
-the CUDA backend are counted by its own tables, which are filled on the host.
+Registers, spills and access widths come from modules that compile the kernels, one for each backend. Such a module has
+``report_rows() -> list[KernelRow]`` and ``launches(rule, numels) -> int``, the launches of a step on tensors of these
+sizes. One that is not there, or cannot run here, is named with the reason.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -46,14 +48,21 @@ class KernelRow(NamedTuple):
     floor: float
 
 
-def _rows_of(backend: str) -> list[KernelRow]:
+def provider(backend: str) -> ModuleType:
+    """Return the module that compiles the kernels of ``backend``.
+
+    Raises:
+        RuntimeError: it is not there, or lacks something; the message says what.
+    """
     name = PROVIDERS[backend]
     try:
-        report_rows = importlib.import_module(name).report_rows
-    except (ImportError, AttributeError) as error:
-        raise RuntimeError(f"no rows of backend {backend!r}: {name}.report_rows is not there ({error})") from error
-    rows: list[KernelRow] = report_rows()
-    return rows
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"no rows of backend {backend!r}: {name} cannot be imported ({error})") from error
+    for function in ("report_rows", "launches"):
+        if not hasattr(module, function):
+            raise RuntimeError(f"no rows of backend {backend!r}: {name} has no function {function}()")
+    return module
 
 
 def kernel_rows() -> tuple[list[Row], list[str]]:
@@ -61,19 +70,21 @@ def kernel_rows() -> tuple[list[Row], list[str]]:
     rows, missing = [], []
     for backend in PROVIDERS:
         try:
-            rows += [{"backend": backend, **row._asdict()} for row in _rows_of(backend)]
+            rows += [{"backend": backend, **row._asdict()} for row in provider(backend).report_rows()]
         except RuntimeError as error:
             missing.append(str(error))
     return rows, missing
 
 
 def launch_rows() -> list[Row]:
-    """Return the launches of a step, by model and rule: those of our CUDA backend, of apex and of torch."""
+    """Return the launches of a step, by model and rule: ours where the backend is there, apex's and torch's."""
     rows = []
     for model, shapes in MODELS.items():
         numels = [math.prod(shape) for shape in shapes()]
         for rule in peers.OURS:
-            row: Row = {"model": model, "tensors": len(numels), "rule": rule, "ours": cuda_launches(rule, len(numels))}
+            row: Row = {"model": model, "tensors": len(numels), "rule": rule}
+            for backend in PROVIDERS:
+                row[f"ours, {backend}"] = _our_launches(backend, rule, numels)
             fused, foreach = launches.FUSED[rule], launches.FOREACH[rule]
             row["apex"] = launches.of_step(numels, launches.APEX, fused)
             row["torch fused"] = launches.of_step(numels, launches.TORCH, fused)
@@ -84,16 +95,11 @@ def launch_rows() -> list[Row]:
     return rows
 
 
-def cuda_launches(rule: str, tensors: int) -> int:
-    """Return the launches of a step of our CUDA backend: their number depends on that of the tensors, not on sizes."""
-    params = [torch.zeros(1, requires_grad=True) for _ in range(tensors)]
-    for param in params:
-        param.grad = torch.zeros(1)
-    optimizer = peers.OURS[rule](params, backend="cuda-emulated", **peers.OPTIONS[rule])
-    optimizer.step()
-    (executor,) = optimizer._plans[0].executors
-    count: int = executor.launches(optimizer.param_groups[0])
-    return count
+def _our_launches(backend: str, rule: str, numels: Sequence[int]) -> str:
+    try:
+        return str(provider(backend).launches(rule, numels))
+    except RuntimeError:
+        return "not there"
 
 
 def projection_rows(bandwidth: float) -> list[Row]:
