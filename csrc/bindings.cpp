@@ -58,13 +58,18 @@ PYBIND11_MODULE(_C, m) {
       .def("square_sums", &extrap::Plan::square_sums)
       .def("gradient_square_sum", &extrap::Plan::gradient_square_sum);
   py::class_<extrap::DevicePlan>(m, "DevicePlan", "A plan whose steps run on a CUDA device, or emulated on the host.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool, bool>(),
+      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool,
+                    const std::vector<extrap::Shard>&, bool>(),
            py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
-           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("emulated"))
+           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("shards"),
+           py::arg("emulated"))
       .def("refresh", &extrap::DevicePlan::refresh)
       .def("set_gradient", &extrap::DevicePlan::set_gradient)
       .def("scratch_sizes", &extrap::DevicePlan::scratch_sizes)
       .def("use_scratch", &extrap::DevicePlan::use_scratch)
+      .def("norm_sums", &extrap::DevicePlan::norm_sums)
+      .def("row_sums", &extrap::DevicePlan::row_sums)
+      .def("row_numels", &extrap::DevicePlan::row_numels)
       .def("measure", &extrap::DevicePlan::measure)
       .def("step", &extrap::DevicePlan::step)
       .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum);

@@ -38,11 +38,13 @@ Columns with_buffers(Columns columns, int buffers) {
   return columns;
 }
 
-Columns step_columns(const StepConfig& config, int buffers, bool large, bool local) {
+Columns step_columns(const StepConfig& config, int buffers, bool large, bool local, bool sharded) {
   Columns columns = with_buffers(with_numel({kY, kBase, kGradient, kStep, kFirst}, large), buffers);
   if (local) columns.add(kLocal);
   if (config.noise == Noise::none) return columns;
   columns.add(kIndex);
+  if (sharded)
+    for (const Column column : {kOffset, kRun, kPitch}) columns.add(column);
   if (scaled_by_rms(config)) columns.add(kSlot);
   if (scaled_by_rms(config) && config.noise_scale == NoiseScale::filter) {
     columns.add(kRows);
@@ -72,10 +74,12 @@ SumLaunches find_sum_launches(bool emulated, DType dtype) {
 }  // namespace
 
 DevicePlan::DevicePlan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-                       const std::vector<uint32_t>& indices, bool gradient_like_param, bool emulated)
+                       const std::vector<uint32_t>& indices, bool gradient_like_param, const std::vector<Shard>& shards,
+                       bool emulated)
     : Plan(std::move(rule), std::move(params), std::move(targets), std::move(states), std::move(state_names), indices,
-           gradient_like_param, /*shards=*/{}, /*step_on_device=*/true),
+           gradient_like_param, shards, /*step_on_device=*/true),
       emulated_(emulated),
+      sharded_(!shards.empty()),
       rule_launches_(find_rule_launches(emulated, rule_.c_str(), buffers(), dtype_, gradient_like_param)),
       base_sums_(find_sum_launches(emulated, base_dtype())),
       gradient_sums_(find_sum_launches(emulated, gradient_dtype())),
@@ -117,6 +121,7 @@ LaunchHeader DevicePlan::header(const py::dict& group, const py::object& grad_sc
   const py::object extrapolation = group["extrapolation"];
   h.restore_if_skipped = !extrapolation.is_none() && extrapolation.cast<std::string>() == "extragradient";
   h.workspace = workspace_;
+  h.sums_only = sharded_;
   return h;
 }
 
@@ -148,6 +153,22 @@ void DevicePlan::use_scratch(uintptr_t doubles, uintptr_t counters) {
   workspace_.partial_sums = workspace_.row_rms + total_rows_;
   workspace_.block_arrivals = reinterpret_cast<int32_t*>(counters);
   workspace_.row_arrivals = workspace_.block_arrivals + 1;
+}
+
+std::pair<size_t, size_t> DevicePlan::norm_sums() const { return {0, rule_launches_.norms ? 2 * entries_.size() : 0}; }
+
+std::pair<size_t, size_t> DevicePlan::row_sums(const py::dict& group) const {
+  const size_t first = 2 * entries_.size();
+  return {first, scaled_by_rms(read_group_options(group, /*learning_rates=*/false)) ? first + total_rows_ : first};
+}
+
+std::vector<double> DevicePlan::row_numels(const py::dict& group) const {
+  const bool by_row = read_group_options(group, /*learning_rates=*/false).noise_scale == NoiseScale::filter;
+  std::vector<double> numels;
+  for (size_t i = 0; i < entries_.size(); ++i)
+    numels.insert(numels.end(), static_cast<size_t>(entries_[i].rows),
+                  by_row ? members_[i].row_numel : members_[i].numel);
+  return numels;
 }
 
 bool DevicePlan::has_large_tensors() const {
@@ -182,6 +203,12 @@ uint64_t DevicePlan::column_value(Column column, size_t i) const {
       return static_cast<uint64_t>(t.rows);
     case kRowStride:
       return static_cast<uint64_t>(t.row_stride);
+    case kOffset:
+      return static_cast<uint64_t>(t.offset);
+    case kRun:
+      return static_cast<uint64_t>(t.run);
+    case kPitch:
+      return static_cast<uint64_t>(t.pitch);
     case kIndex:
       return t.index;
     case kSlot:
@@ -231,7 +258,7 @@ void DevicePlan::step(const py::dict& group, uint64_t key, bool correct, const p
   h.config.key = key;
   if (!found_inf.is_none()) h.found_inf = scalar(found_inf);
   const Launch launch = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
-  const Columns columns = step_columns(h.config, buffers(), has_large_tensors(), has_local_gradients());
+  const Columns columns = step_columns(h.config, buffers(), has_large_tensors(), has_local_gradients(), sharded_);
   run(h, columns, true, launch, stream, 2);
   held_gradients_.clear();
 }
@@ -247,7 +274,7 @@ size_t cuda_launches(int buffers, const std::vector<int64_t>& numels) {
   bool large = false;
   for (const int64_t numel : numels) large |= is_large(numel);
   const auto units = [&](size_t i) { return parts(numels[i], kChunk); };
-  return cut_into_launches(step_columns(StepConfig(), buffers, large, false), numels.size(), units).size();
+  return cut_into_launches(step_columns(StepConfig(), buffers, large, false, false), numels.size(), units).size();
 }
 
 }  // namespace extrap

@@ -12,11 +12,18 @@ class DevicePlan : public Plan {
   // As Plan; emulated: CPU tensors, stepped by the device's code on the host. Throws std::runtime_error where this
   // build has no CUDA and `emulated` is false.
   DevicePlan(std::string rule, py::list params, py::list targets, py::list states, py::tuple state_names,
-             const std::vector<uint32_t>& indices, bool gradient_like_param, bool emulated);
+             const std::vector<uint32_t>& indices, bool gradient_like_param, const std::vector<Shard>& shards,
+             bool emulated);
 
   // Scratch memory that steps under these options need: float64 and int32 elements, of which the latter are 0 at first.
   std::pair<size_t, size_t> scratch_sizes(const py::dict& group);
   void use_scratch(uintptr_t doubles, uintptr_t counters);
+
+  // Of sharded tensors, between measure() and step(): which of the doubles are sums that other parts are added to, for
+  // the norms and for the rms; and how many elements each of the latter is the sum of, in the whole tensors.
+  std::pair<size_t, size_t> norm_sums() const;
+  std::pair<size_t, size_t> row_sums(const py::dict& group) const;
+  std::vector<double> row_numels(const py::dict& group) const;
 
   // What a step under these options needs to know of x and the gradients: norms and rms. Then the step itself.
   // grad_scale, clip: numbers, or tensors of one element; found_inf: a tensor of one element, or None.
@@ -39,7 +46,7 @@ class DevicePlan : public Plan {
   void run(const cuda::LaunchHeader& header, const cuda::Columns& columns, bool by_chunk, cuda::Launch launch,
            uintptr_t stream, size_t sums_per_tensor);
 
-  bool emulated_;
+  bool emulated_, sharded_;
   cuda::RuleLaunches rule_launches_;
   cuda::SumLaunches base_sums_, gradient_sums_;
   cuda::Workspace workspace_{};

@@ -76,6 +76,7 @@ class DevicePlan:
         state_names: tuple[str, ...],
         indices: Sequence[int],
         gradient_like_param: bool,
+        shards: Sequence[Shard],
         emulated: bool,
     ) -> None: ...
     def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[tuple[int, bool]]]:
@@ -87,6 +88,15 @@ class DevicePlan:
 
     def use_scratch(self, doubles: int, counters: int) -> None:
         """Where they are."""
+
+    def norm_sums(self) -> tuple[int, int]:
+        """Of sharded tensors: from and up to which of the doubles measure() leaves sums for norms."""
+
+    def row_sums(self, group: Mapping[str, Any]) -> tuple[int, int]:
+        """Of sharded tensors: from and up to which of the doubles measure() leaves sums for rms."""
+
+    def row_numels(self, group: Mapping[str, Any]) -> list[float]:
+        """How many elements each of the latter is the sum of in the whole tensors."""
 
     def measure(
         self,

@@ -39,7 +39,10 @@ enum Column : int {
   kNumel64,    // instead of kNumel where a tensor has 2^32 elements or more
   kRows,       // of the noise scale; absent: one
   kRowStride,  // element i in memory lies in row (i / row stride) % rows
-  kFirst,      // number of the tensor's first chunk or segment; one more entry than tensors: their sum
+  kOffset,     // these three: where a shard lies in the whole tensor, see TensorEntry
+  kRun,
+  kPitch,
+  kFirst,  // number of the tensor's first chunk or segment; one more entry than tensors: their sum
   kNumel,
   kIndex,  // position in the optimizer
   kSlot,   // where the sums of the tensor's rows begin; kNoSlot where it has no noise

@@ -23,8 +23,8 @@ struct StepKernel {
   static constexpr int kPart = kGroup < 4 ? kGroup : 4;
   // Gradients narrower than the arithmetic are loaded for the whole group, as y is stored.
   static constexpr bool kNarrowGradient = sizeof(G) < sizeof(A);
-  // On a multiprocessor: leaves a thread 64 registers, or 128 where a number takes two.
-  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : 4;
+  // On a multiprocessor: leaves a thread 64 registers; 80 for rules with norms, 128 where a number takes two.
+  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : Rule::kNorm == Norm::none ? 4 : 3;
 
   // A part of a tensor, addressed from its beginning: within it 32 bits are enough.
   struct Chunk {
@@ -51,7 +51,7 @@ struct StepKernel {
     Chunk chunk;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
-    bool aligned, noisy, skipped, correct, restore, is_last;
+    bool aligned, noisy, sharded, skipped, correct, restore, is_last;
     alignas(StepConstants<A>) unsigned char constants[sizeof(StepConstants<A>)];
     alignas(Rule) unsigned char rule[sizeof(Rule)];
 
@@ -89,6 +89,10 @@ struct StepKernel {
     t.index = table.has(kIndex) ? table.get<uint32_t>(kIndex, i) : 0;
     t.rows = table.rows(i);
     t.row_stride = table.row_stride(i);
+    if (!table.has(kOffset)) return;
+    t.offset = table.get<int64_t>(kOffset, i);
+    t.run = table.get<int64_t>(kRun, i);
+    t.pitch = table.get<int64_t>(kPitch, i);
   }
 
   static EXTRAP_HD void set_noise(const LaunchTable& table, int i, Shared& s) {
@@ -127,6 +131,7 @@ struct StepKernel {
       s.skipped = table.config.correct && table.skipped();
       s.correct = table.config.correct;
       s.restore = table.restore_if_skipped;
+      s.sharded = table.has(kOffset);
       s.number = -1;
       new (s.constants) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
     }
@@ -198,14 +203,34 @@ struct StepKernel {
     return s.step().gradient_noise ? (l < 0 ? -l : l) * s.amplitude : s.amplitude;
   }
 
+  // Noise of the part from `at` on in the chunk.
+  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, int at, float (&noise)[kPart]) {
+    const int64_t element = s.chunk.begin + at;
+    if (!s.sharded) {
+      const NoiseLanes<float> lanes = draw(table, s.tensor, element);
+      EXTRAP_UNROLL
+      for (int k = 0; k < kPart; ++k) noise[k] = kPart == 2 && at % 4 != 0 ? lanes.lane[k + 2] : lanes.lane[k];
+      return;
+    }
+    // In the whole tensor a part may begin anywhere, and a run may end in it.
+    EXTRAP_NO_UNROLL
+    for (int e = 0; e < kPart; ++e) {
+      const int64_t at_whole = position(s.tensor, element + e);
+      const NoiseLanes<float> lanes = draw(table, s.tensor, at_whole);
+      const int lane = static_cast<int>(at_whole % 4);
+      EXTRAP_UNROLL
+      for (int k = 0; k < kPart; ++k)
+        if (k == e)
+          noise[k] = lane == 0 ? lanes.lane[0] : lane == 1 ? lanes.lane[1] : lane == 2 ? lanes.lane[2] : lanes.lane[3];
+    }
+  }
+
   static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, int at, const A (&l)[kPart],
                                   A (&y)[kPart]) {
-    const NoiseLanes<float> noise = draw(table, s.tensor, s.chunk.begin + at);
+    float noise[kPart];
+    draw_part(table, s, at, noise);
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) {
-      const float lane = kPart == 2 && at % 4 != 0 ? noise.lane[k + 2] : noise.lane[k];
-      y[k] = y[k] + static_cast<A>(lane) * amplitude(s, at + k, l[k]);
-    }
+    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, at + k, l[k]);
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from extrap_kernels.backends.native import NativeExecutor, missing_cpu_reason
+from extrap_kernels.backends.native import NativeExecutor, missing_cpu_reason, native_shard
 from extrap_kernels.backends.scaling import Scaling
 
 if missing_cpu_reason() is None:
@@ -45,7 +45,9 @@ class CudaExecutor(NativeExecutor):
     _plan: _C.DevicePlan
 
     def _make_plan(self, **arguments: Any) -> None:
-        self._plan = _C.DevicePlan(**arguments, emulated=self.emulated)
+        shards = [native_shard(member.shard) for member in self._members if member.shard is not None]
+        self._plan = _C.DevicePlan(**arguments, shards=shards, emulated=self.emulated)
+        self._measured = False
         self._scratch = torch.empty(0, dtype=torch.float64, device=self.device)
         self._counters = torch.empty(0, dtype=torch.int32, device=self.device)
 
@@ -65,14 +67,40 @@ class CudaExecutor(NativeExecutor):
         self._prepare_scratch({})
         self._plan.add_gradient_square_sum(total.data_ptr(), self._stream())
 
+    def _measure(self, group: Mapping[str, Any], correct: bool, scaling: Scaling) -> None:
+        self._prepare_scratch(group)
+        self._plan.measure(group, scaling.grad_scale, scaling.clip, correct, self._stream())
+
+    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
+        """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
+        self._prepare_scratch(group)
+        self._scratch.zero_()  # of empty shards nothing is summed
+        self._measure(group, correct, scaling)
+        self._measured = True
+        first, norms_end = self._plan.norm_sums()
+        rows, end = self._plan.row_sums(group)
+        if norms_end == first:
+            first = rows
+        return self._scratch[first:end]
+
+    def _take_root_mean_squares(self, group: Mapping[str, Any]) -> None:
+        """Make rms of the sums over the rows of whole tensors."""
+        first, end = self._plan.row_sums(group)
+        if end > first:
+            numels = torch.tensor(self._plan.row_numels(group), dtype=torch.float64)
+            self._scratch[first:end].div_(numels.to(self.device, non_blocking=True)).sqrt_()
+
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
         if not correct or scaling.found_inf is not None:  # where it is set, the kernel writes nothing
             self._staging.fetch()
-        self._prepare_scratch(group)
-        stream = self._stream()
-        self._plan.measure(group, scaling.grad_scale, scaling.clip, correct, stream)
-        self._plan.step(group, key, correct, scaling.grad_scale, scaling.clip, scaling.found_inf, stream)
+        if self._measured:
+            self._take_root_mean_squares(group)
+        else:
+            self._measure(group, correct, scaling)
+        self._measured = False
+        scale, clip, found_inf = scaling.grad_scale, scaling.clip, scaling.found_inf
+        self._plan.step(group, key, correct, scale, clip, found_inf, self._stream())
         self._staging.put_back()
 
 

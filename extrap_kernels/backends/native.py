@@ -37,7 +37,8 @@ def state_snapshot(state: dict[Tensor, Any]) -> Union[_C.StateSnapshot, StateSna
     return _C.StateSnapshot(state) if _import_error is None else StateSnapshot(state)
 
 
-def _native_shard(shard: Shard) -> _C.Shard:
+def native_shard(shard: Shard) -> _C.Shard:
+    """Return what the native module takes for a shard."""
     return _C.Shard(offset=shard.offset, run=shard.run, pitch=shard.pitch, numel=shard.numel, rows=shard.rows)
 
 
@@ -100,7 +101,7 @@ class CpuExecutor(NativeExecutor):
     _plan: _C.Plan
 
     def _make_plan(self, **arguments: Any) -> None:
-        shards = [_native_shard(member.shard) for member in self._members if member.shard is not None]
+        shards = [native_shard(member.shard) for member in self._members if member.shard is not None]
         self._plan = _C.Plan(**arguments, shards=shards)
         self._measured = False
 

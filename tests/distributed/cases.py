@@ -4,7 +4,11 @@ import pytest
 
 
 def with_backends(cases, quick):
-    """Every case with the native kernels, and with the reference, where all but `quick` are slow."""
+    """Every case with the native kernels, and with the other backends, where all but `quick` are slow."""
+    params = []
     for case in cases:
-        yield pytest.param(case, "cpu", id=f"{case}-cpu")
-        yield pytest.param(case, "reference", id=f"{case}-reference", marks=() if case == quick else pytest.mark.slow)
+        params.append(pytest.param(case, "cpu", id=f"{case}-cpu"))
+        for backend in ("reference", "cuda-emulated"):
+            marks = () if case == quick else pytest.mark.slow
+            params.append(pytest.param(case, backend, id=f"{case}-{backend}", marks=marks))
+    return params

@@ -31,12 +31,3 @@ def test_same_bits_as_one_process(processes, backend, spread, step):
     empty = processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, backend)
     assert any(empty) == (spread != "replicas")
 
-
-@pytest.mark.parametrize("spread", ["rows", "rows and columns"])
-def test_kernels_that_know_no_shards(processes, spread):
-    """They step what needs neither norms nor noise, and refuse the rest before anything has changed."""
-    for step in ("sgd", "adam", "clipping"):
-        processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, "cuda-emulated")
-    for rule, options in (STEPS["lars"], STEPS["uniform, absolute"]):
-        for message in processes(4).run(sharded_worker.refusal, rule, options, spread, "cuda-emulated"):
-            assert message.startswith("backend 'cuda-emulated' steps sharded parameters only without noise")
