@@ -22,15 +22,20 @@ FLOAT = 4  # bytes
 def rows(seconds: dict[str, dict[str, float]], parameters: float, workers: int) -> dict[str, str]:
     """Return the modelled cost of one step for each worker."""
     size = parameters / PARAMETERS
-    copy, step, few = (
+    copy, local_step, step, few = (
         seconds[name]["median"]
-        for name in ("copy of one gradient", "DDP, hook, ExtrapSGD: step", "all-reduce of the norms")
+        for name in (
+            "copy of one gradient",
+            "DDP, hook, ExtrapSGD: step",
+            "DDP, ExtrapSGD: step",
+            "all-reduce of the norms",
+        )
     )
     # Buffers of one float for each parameter: y, g, x, v; and l under DDP.
     whole, shared = 5, 4
     return {
         "copy of the local gradient": f"{1e3 * copy * size:.1f} ms",
-        "step, DDP": f"{1e3 * step * size:.1f} ms",
+        "step, DDP": f"{1e3 * local_step * size:.1f} ms",
         "step, FSDP2": f"{1e3 * step * size / workers:.2f} ms",
         "norms of LARS and LAMB, FSDP2": f"{1e3 * few * math.log2(workers):.1f} ms",
         "sent for the local gradient": "0 bytes",
