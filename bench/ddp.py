@@ -25,6 +25,7 @@ from extrap_kernels import ExtrapSGD
 from extrap_kernels.distributed import LocalGradients, register_local_gradient_hook
 
 LAYERS, WIDTH, BATCH = 24, 1024, 4
+PARAMETERS = LAYERS * WIDTH**2
 SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "nesterov": True}
 PROCESSES = 2
 
@@ -70,7 +71,7 @@ def _measure(rank: int, store: str, rounds: int, results: Any) -> None:
     for kind, contender in contenders.items():
         phases[f"{kind}: backward"] = contender.backward
         phases[f"{kind}: step"] = contender.step
-    gradient, copy = torch.randn(2, LAYERS * WIDTH**2).unbind()
+    gradient, copy = torch.randn(2, PARAMETERS).unbind()
     few = torch.zeros(2 * LAYERS, dtype=torch.float64)
     phases["copy of one gradient"] = lambda: copy.copy_(gradient)
     phases["all-reduce of one gradient"] = lambda: dist.all_reduce(gradient)
@@ -104,8 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/ddp.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     timings, sizes = measure(arguments.rounds)
-    numel = LAYERS * WIDTH**2
-    table = Table(title=f"{numel:,} parameters, {PROCESSES} processes of one thread, gloo")
+    table = Table(title=f"{PARAMETERS:,} parameters, {PROCESSES} processes of one thread, gloo")
     for heading in ("", "ms", "quartiles"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, timing in timings.items():
@@ -115,7 +115,7 @@ def main() -> None:
     console.print(table)
     for kind, nbytes in sizes.items():
         console.print(
-            f"{kind}: " + ", ".join(f"{n / numel:.2f} bytes a parameter of {what}" for what, n in nbytes.items())
+            f"{kind}: " + ", ".join(f"{n / PARAMETERS:.2f} bytes a parameter of {what}" for what, n in nbytes.items())
         )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     numbers = {"seconds": {name: asdict(timing) for name, timing in timings.items()}, "bytes": sizes}
