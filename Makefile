@@ -8,6 +8,10 @@ PY := $(VENV)/bin/python
 DEPS := $(VENV)/.deps
 BUILT := $(VENV)/.built
 ECOSYSTEM := $(VENV)/.ecosystem
+# For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
+export EXTRAP_CUDA_ARCHS ?= 80;90;100
+# Tests run side by side, one process for each core.
+PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: setup demo demo-ddp test test-slow test-all lint format bench clean
@@ -39,13 +43,13 @@ demo-ddp: $(BUILT)
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc-per-node 2 examples/train_ddp.py
 
 test: $(BUILT) $(ECOSYSTEM)
-	$(PY) -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(BUILT) $(ECOSYSTEM)
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: $(BUILT) $(ECOSYSTEM)
-	$(PY) -m pytest
+	$(PYTEST)
 
 lint: $(DEPS)
 	$(PY) -m ruff check

@@ -30,4 +30,3 @@ STEPS = {
 def test_same_bits_as_one_process(processes, backend, spread, step):
     empty = processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, backend)
     assert any(empty) == (spread != "replicas")
-

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# In one process, which builds the wheel once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "results", "*.egg-info", "*.so", "__pycache__")
@@ -117,7 +118,7 @@ def source(sdist, tmp_path):
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    build_wheel(sdist, folder)
+    build_wheel(sdist, folder, EXTRAP_CUDA_ARCHS="90")
     (path,) = folder.glob("*.whl")
     return path
 
@@ -143,6 +144,16 @@ def test_wheel_runs_with_this_torch(wheel, tmp_path):
     run(environment(tmp_path / "venv", wheel), "-c", SMOKE, tmp_path / "venv", cwd=tmp_path)
 
 
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc, of the CUDA toolkit, on PATH")
+def test_wheel_has_the_cuda_kernels_and_needs_no_driver(wheel, tmp_path):
+    python = environment(tmp_path / "venv", wheel)
+    output = run(python, "-c", "from extrap_kernels import _C; print(_C.cuda_built, _C.cuda_problem())", cwd=tmp_path)
+    assert output.startswith("True ")
+    if output.strip() != "True None":
+        output = run(python, "-m", "extrap_kernels", "info", cwd=tmp_path)
+        assert re.search(r"cuda +not available: no CUDA device can be used \(.*\); install an NVIDIA driver", output)
+
+
 @pytest.mark.skipif(not SECOND_PYTHON, reason="EXTRAP_SECOND_TORCH_PYTHON does not name a python with another torch")
 def test_the_same_wheel_runs_with_another_torch(wheel, tmp_path):
     python = environment(tmp_path / "venv", wheel, python=SECOND_PYTHON)
@@ -159,7 +170,8 @@ def test_pure_python_install_names_the_remedy_for_the_missing_native_module(sour
 
 
 def test_editable_install_finds_the_native_module_and_the_folder_beside_the_package(source, tmp_path):
-    run(environment(tmp_path / "venv", "-e", source), "-c", SMOKE, source, cwd=tmp_path)
+    python = environment(tmp_path / "venv", "-e", source, EXTRAP_CUDA="off")
+    run(python, "-c", SMOKE, source, cwd=tmp_path)
     assert (source / "build" / "compile_commands.json").is_file()
 
 

@@ -1,0 +1,78 @@
+"""What the compiler made of the CUDA kernels in the extension as it was built: no GPU needed."""
+
+import shutil
+
+import pytest
+import torch
+
+from bench import peers, static_cuda
+from extrap_kernels import _C
+
+TARGETS = ("sm_80", "sm_90", "sm_100")
+PAIRS = ("fp32 fp32", "fp64 fp64", "bf16 bf16", "bf16 fp32", "fp16 fp16", "fp16 fp32")
+RULES = ("Sgd", "SgdMomentum", "Adam", "Lars", "LarsMomentum", "Lamb")
+
+pytestmark = [
+    pytest.mark.skipif(not _C.cuda_built, reason="the extension was built without CUDA (nvcc was not found)"),
+    pytest.mark.skipif(not shutil.which("c++filt"), reason="needs c++filt (binutils)"),
+    pytest.mark.xdist_group("static"),  # the binary is read once
+]
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    try:
+        found = static_cuda.kernels()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    targets = {kernel.target for kernel in found}
+    if not set(TARGETS) <= targets:
+        pytest.skip(f"the extension was built for {sorted(targets)}; EXTRAP_CUDA_ARCHS must have 80, 90 and 100")
+    return [kernel for kernel in found if kernel.target in TARGETS]
+
+
+def test_every_rule_and_dtype_is_there(kernels):
+    for target in TARGETS:
+        names = {kernel.name for kernel in kernels if kernel.target == target}
+        for rule in RULES:
+            for pair in PAIRS:
+                assert {f"step {rule} {pair}", f"step {rule} {pair} noise"} <= names
+                assert (f"norms {rule} {pair}" in names) == rule.startswith(("Lars", "Lamb"))
+
+
+def test_nothing_spills(kernels):
+    assert [k for k in kernels if k.stack or k.local_accesses] == []
+
+
+def test_registers(kernels):
+    """At most 64 for SGD and Adam, so that half of the threads of a multiprocessor are there at a time."""
+    for kernel in kernels:
+        _, rule, *storages = (kernel.name + " - -").split(" ")
+        if kernel.name.startswith("step") and rule in ("Sgd", "SgdMomentum", "Adam") and "fp64" not in storages:
+            assert kernel.registers <= 64, kernel
+        assert kernel.registers <= (128 if "fp64" in storages else 85), kernel
+
+
+@pytest.mark.parametrize("rule, buffers", [("Sgd", 0), ("SgdMomentum", 1), ("Adam", 2)])
+def test_buffers_are_moved_128_bits_at_a_time(kernels, rule, buffers):
+    """x, the buffers, the gradient, the local one, and y for extragradient; x, the buffers and y are stored."""
+    for pair in PAIRS:
+        packets = 2 if "16" in pair.split()[0] else 1  # of 32-bit numbers for one of 16-bit numbers
+        gradients = 2 * packets if pair.endswith("fp32") else 2
+        for kernel in kernels:
+            if kernel.name in (f"step {rule} {pair}", f"step {rule} {pair} noise"):
+                assert kernel.wide_loads == (1 + buffers) * packets + gradients + 1, kernel
+                assert kernel.wide_stores == (1 + buffers) * packets + 1, kernel
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+def test_bytes_are_those_of_the_floor(rule, dtype):
+    assert static_cuda.bytes_moved(rule, dtype) == peers.our_bytes(rule, dtype)
+
+
+def test_report(kernels):
+    rows = static_cuda.report_rows()
+    assert {row.target for row in rows} >= set(TARGETS)
+    assert all(row.access_bits == 128 and row.spilled == 0 and row.bytes == row.floor for row in rows)
+    assert len(static_cuda.markdown().splitlines()) == 2 + len({kernel.name for kernel in static_cuda.kernels()})
