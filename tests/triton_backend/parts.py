@@ -29,18 +29,20 @@ def member_of(values, index, shard, state_names):
 
 
 class Part:
-    """What one process holds of some tensors.
+    """What one process holds of the parameters of an optimizer, in a state of its own.
 
     rows, columns: the slice of dim 0 and of dim 1, as functions of the size; a vector is with the first columns.
     """
 
-    def __init__(self, executor, rule, state_names, wholes, rows, columns):
+    def __init__(self, executor, optimizer, rows, columns, like_param=True):
+        wholes = optimizer.param_groups[0]["params"]
+        state_names = optimizer.rule.state_names(optimizer.param_groups[0])
         self.cuts = [self._cut(whole, rows, columns) for whole in wholes]
         self.members = [
             member_of(whole[cut], i, shard_of(whole, cut), state_names)
             for i, (whole, cut) in enumerate(zip(wholes, self.cuts))
         ]
-        self.executor = executor(rule, state_names, self.members, True)
+        self.executor = executor(optimizer.rule_name, state_names, self.members, like_param)
 
     @staticmethod
     def _cut(whole, rows, columns):
@@ -54,12 +56,14 @@ class Part:
         assert self.executor.refresh({})
 
 
-def step_parts(grid, group, *, correct, has_norms):
+def step_parts(grid, optimizer, *, correct=True):
     """Step the parts in `grid`, the parts of the same rows in one line of it, as their processes would together."""
-    parts = list(itertools.chain(*grid))
+    group, parts = optimizer.param_groups[0], list(itertools.chain(*grid))
+    for part in parts:
+        part.take_gradients(group["params"])
     with torch.no_grad():
         sums = {part: part.executor.square_sums(group, correct=correct, scaling=UNSCALED) for part in parts}
-        of_tensors = 2 * len(parts[0].members) if has_norms else 0
+        of_tensors = 2 * len(parts[0].members) if hasattr(optimizer.rule, "trust_ratio") else 0
         lines = grid if group["noise_scale"] == "filter" else [parts]
         for line, span in [(parts, slice(of_tensors))] + [(line, slice(of_tensors, None)) for line in lines]:
             total = sum(sums[part][span] for part in line)

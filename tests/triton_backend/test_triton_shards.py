@@ -15,13 +15,13 @@ pytestmark = pytest.mark.skipif(
 if "triton" in helpers.DEVICES:
     import triton
     import triton.language as tl
-
-    from extrap_kernels.backends.triton import TritonExecutor
     from extrap_kernels.triton_kernels.perturbation import positions
     from extrap_kernels.triton_kernels.table import NoiseRow
 
-# Runs of odd length, runs of whole vectors, three dimensions, a single row, vectors and a tensor without elements.
-SHAPES = ((7, 33), (9, 24), (4, 6, 5), (1, 40), (3, 1), (5,), (150,), (3, 0))
+    from extrap_kernels.backends.triton import TritonExecutor
+
+# Runs of odd length, runs of whole vectors, three dimensions, a vector, rows of which some parts have nothing.
+SHAPES = ((7, 33), (9, 24), (4, 6, 5), (5,), (3, 1), (3, 0))
 ROWS = (lambda n: slice(0, n // 3), lambda n: slice(n // 3, n // 3), lambda n: slice(n // 3, n))
 COLUMNS = (lambda n: slice(0, n // 3), lambda n: slice(n // 3, n))
 EVERYTHING = (lambda n: slice(0, n),)
@@ -37,18 +37,13 @@ def check(rule_name, variant, perturbation, dtype, cut, steps=2):
     optimizer = rule.optimizer(wholes, lr=0.1, backend="triton", **rule.variants[variant], **perturbation)
     optimizer.rank = 0
     group = optimizer.param_groups[0]
-    names, kind = optimizer.rule.state_names(group), optimizer.rule_name
     rows, columns = CUTS[cut]
-    grid = [[Part(TritonExecutor, kind, names, wholes, r, c) for c in columns] for r in rows]
-    has_norms = hasattr(optimizer.rule, "trust_ratio")
+    grid = [[Part(TritonExecutor, optimizer, r, c) for c in columns] for r in rows]
     halves = 2 if group["extrapolation"] == "extragradient" else 1
     for t in range(halves * steps):
         correct = t % halves == halves - 1
         helpers.set_gradients(wholes, t)
-        for line in grid:
-            for part in line:
-                part.take_gradients(wholes)
-        step_parts(grid, group, correct=correct, has_norms=has_norms)
+        step_parts(grid, optimizer, correct=correct)
         optimizer.step() if correct else optimizer.extrapolate()
         for line in grid:
             for part in line:
@@ -67,7 +62,7 @@ def compare(part, wholes, optimizer):
 
 
 FEW = [
-    ("sgd", "plain", {"noise": "uniform", "noise_scale": "absolute"}, torch.float32, "rows and columns"),
+    ("sgd", "plain", {"noise": "uniform", "noise_scale": "absolute"}, torch.float32, "columns"),
     ("lamb", "decay", {"noise": "gaussian", "noise_scale": "filter"}, torch.bfloat16, "rows and columns"),
     ("lars", "decay", {"noise": "uniform", "noise_scale": "tensor"}, torch.complex64, "columns"),
     ("lars", "plain", helpers.EXTRAGRADIENT, torch.float64, "rows"),
