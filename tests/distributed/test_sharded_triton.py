@@ -10,7 +10,7 @@ from helpers import DEVICES
 from test_sharded import STEPS
 
 pytestmark = pytest.mark.skipif(DEVICES.get("triton") != "cpu", reason="needs TRITON_INTERPRET=1 before Python starts")
-QUICK = ("rows and columns", "lamb, clipping, noise")
+QUICK = ("rows and columns", "uniform, tensor")
 CASES = [(spread, step) for spread in sharded_worker.SPREADS for step in STEPS]
 
 
