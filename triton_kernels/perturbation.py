@@ -51,24 +51,29 @@ def positions(row, start, o):
 
 
 @triton.jit
-def noise(noisy, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr, SHARDED: tl.constexpr):
-    """Return the float32 noise of ``BLOCK`` elements from ``start``, a multiple of 4."""
-    row, key, index, count = noisy.row, noisy.key, noisy.index, noisy.count
-    if not SHARDED:
-        return noise_of_counters(key, index, count, (start >> 2) + tl.arange(0, BLOCK // 4), BLOCK, GAUSSIAN)
+def noise(noisy, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr, SHARDED: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return the float32 noise of ``BLOCK`` elements from ``start``, a multiple of 4.
+
+    Each four elements share a counter, but for those of shards that are not ``ALIGNED``.
+    """
+    if SHARDED and not ALIGNED:
+        at = positions(noisy.row, start, tl.arange(0, BLOCK))
+        n = noise_at(noisy.key, noisy.index, noisy.count, at, GAUSSIAN)
     else:
-        if (row.offset | row.run | row.pitch) % 4 == 0:
-            counter = positions(row, start, tl.arange(0, BLOCK // 4) * 4) >> 2
-            n = noise_of_counters(key, index, count, counter, BLOCK, GAUSSIAN)
+        if SHARDED:
+            counter = positions(noisy.row, start, tl.arange(0, BLOCK // 4) * 4) >> 2
         else:
-            n = noise_at(key, index, count, positions(row, start, tl.arange(0, BLOCK)), GAUSSIAN)
-        return n
+            counter = (start >> 2) + tl.arange(0, BLOCK // 4)
+        n = noise_of_counters(noisy.key, noisy.index, noisy.count, counter, BLOCK, GAUSSIAN)
+    return n
 
 
 @triton.jit
-def perturbed(noisy, y, l, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr, SHARDED: tl.constexpr):
+def perturbed(
+    noisy, y, l, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr, SHARDED: tl.constexpr, ALIGNED: tl.constexpr
+):
     """Return ``y`` with its noise."""
-    n = noise(noisy, start, BLOCK, GAUSSIAN, SHARDED).to(y.dtype)
+    n = noise(noisy, start, BLOCK, GAUSSIAN, SHARDED, ALIGNED).to(y.dtype)
     amplitude = tl.zeros_like(y) + noisy.std
     if noisy.by_gradient:
         amplitude = tl.abs(l) * noisy.std

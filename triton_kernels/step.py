@@ -71,7 +71,11 @@ def step_elements(
     BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Step the elements from ``begin`` to ``end``; ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes."""
+    """Step the elements from ``begin`` to ``end``.
+
+    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, each four elements from
+    a multiple of 4 lie at four positions from a multiple of 4 in the whole tensor, too.
+    """
     o = tl.arange(0, BLOCK)
     for done in range(0, end - begin, BLOCK):
         start = begin + done
@@ -108,7 +112,7 @@ def step_elements(
             y = tl.where(c.past_update, x - u * c.extrap_lr, y)
             if NOISE is not None:
                 if noisy.present:
-                    y = perturbed(noisy, y, l, start, BLOCK, NOISE == "gaussian", SHARDED)
+                    y = perturbed(noisy, y, l, start, BLOCK, NOISE == "gaussian", SHARDED, ALIGNED)
         else:
             y = x - extragradient_direction(rule, g, l, v, RULE) * c.extrap_lr
         tl.store(base, x, mask=mask)
@@ -204,8 +208,11 @@ def step_kernel(
             row,
             rms,
         )
+        aligned = grads.aligned & (chunk.end % 8 == 0)
+        if SHARDED:
+            aligned &= (row.offset | row.run | row.pitch) % 4 == 0
         # One element for each thread where accesses cannot be wider: more would only cost registers.
-        if grads.aligned & (chunk.end % 8 == 0):
+        if aligned:
             step_elements(
                 *(t, grads, chunk.begin, chunk.end, c, prepare, rule, noisy),
                 *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, SHARDED, BLOCK, True),

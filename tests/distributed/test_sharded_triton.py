@@ -10,13 +10,19 @@ from helpers import DEVICES
 from test_sharded import STEPS
 
 pytestmark = pytest.mark.skipif(DEVICES.get("triton") != "cpu", reason="needs TRITON_INTERPRET=1 before Python starts")
-QUICK = ("rows and columns", "uniform, tensor")
-CASES = [(spread, step) for spread in sharded_worker.SPREADS for step in STEPS]
 
 
-@pytest.mark.parametrize(
-    "spread, step", [pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow) for case in CASES]
-)
-def test_same_bits_as_one_process(processes, spread, step):
-    empty = processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, "triton")
+def check(processes, spread, step, steps):
+    empty = processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, "triton", steps)
     assert any(empty) == (spread != "replicas")
+
+
+def test_first_step_has_the_bits_of_one_process(processes):
+    check(processes, "rows and columns", "uniform, tensor", steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("spread", sharded_worker.SPREADS)
+def test_same_bits_as_one_process(processes, spread, step):
+    check(processes, spread, step, steps=2)
