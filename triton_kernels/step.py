@@ -73,8 +73,8 @@ def step_elements(
 ):
     """Step the elements from ``begin`` to ``end``.
 
-    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, each four elements from
-    a multiple of 4 lie at four positions from a multiple of 4 in the whole tensor, too.
+    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, any 4 elements from
+    a multiple of 4 lie at 4 positions from a multiple of 4 in the whole tensor, too.
     """
     o = tl.arange(0, BLOCK)
     for done in range(0, end - begin, BLOCK):

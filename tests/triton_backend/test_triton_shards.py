@@ -62,7 +62,7 @@ def compare(part, wholes, optimizer):
 
 FEW = [
     ("sgd", "plain", {"noise": "uniform", "noise_scale": "absolute"}, torch.float32, "columns"),
-    ("lamb", "decay", {"noise": "gaussian", "noise_scale": "filter"}, torch.bfloat16, "rows and columns"),
+    ("lamb", "decay", {"noise": "gaussian", "noise_scale": "filter"}, torch.float16, "rows and columns"),
     ("lars", "decay", {"noise": "uniform", "noise_scale": "tensor"}, torch.complex64, "columns"),
     ("lars", "plain", helpers.EXTRAGRADIENT, torch.float64, "rows"),
 ]
