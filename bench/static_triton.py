@@ -191,7 +191,7 @@ def main() -> None:
         variants.TrustNorms("lars", 1, "bfloat16", "bfloat16"),
         variants.TrustNorms("lamb", 2, "bfloat16", "bfloat16"),
     ]
-    sums = [variants.SquareSums("bfloat16", of_gradients=True), variants.SquareSums("float32", of_gradients=False)]
+    sums = [variants.SquareSums("bfloat16", "gradients"), variants.SquareSums("float32", "rms")]
     print(markdown([*steps, *norms, *sums]))
 
 

@@ -55,14 +55,17 @@ def square_sums(
     sums,
     A: tl.constexpr,
     DTYPE: tl.constexpr,
-    OF_GRADIENTS: tl.constexpr,
+    RESULT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Add the squares of all gradients to ``sums``, or write the rms of each row of the base iterates to it."""
+    """Add the squares of all gradients to ``sums``, or write a number for each row of the base iterates to it.
+
+    ``RESULT``: ``gradients``; ``rows``, the sums of squares; or ``rms``.
+    """
     pid = tl.program_id(0)
     piece = piece_row(pieces, pid)
     t = tensor_row(tensors, piece.tensor)
-    if OF_GRADIENTS:
+    if RESULT == "gradients":
         address = gradient_row(gradients, piece.tensor).gradient
     else:
         address = t.base
@@ -73,8 +76,10 @@ def square_sums(
     tl.store(partial + pid, total)
     if is_last(counters + piece.group, piece.pieces):
         total = sum_of_group(partial, piece.first, piece.pieces, BLOCK)
-        if OF_GRADIENTS:
+        if RESULT == "gradients":
             tl.store(sums, tl.load(sums) + total)
+        elif RESULT == "rows":
+            tl.store(sums + piece.group, total)
         else:
             size = t.numel.to(tl.float64) / piece.count.to(tl.float64)
             tl.store(sums + piece.group, square_root(total / size))

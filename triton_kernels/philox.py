@@ -74,14 +74,10 @@ def normal_pair(word_a, word_b):
 
 
 @triton.jit
-def noise(key, index, step, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
-    """Return the float32 noise of ``BLOCK`` elements from position ``start``, a multiple of 4.
-
-    One counter serves four consecutive elements. U(-1, 1), or N(0, 1) where ``GAUSSIAN``.
-    """
-    counter = (start >> 2) + tl.arange(0, BLOCK // 4)
+def words(key, index, step, counter):
+    """Return the four random words of each int64 ``counter``, which serves the positions from ``4 * counter``."""
     zero = counter.to(tl.uint32) * 0
-    w0, w1, w2, w3 = philox4x32(
+    return philox4x32(
         counter.to(tl.uint32),
         (counter >> 32).to(tl.uint32),
         zero + index.to(tl.uint32),
@@ -89,10 +85,31 @@ def noise(key, index, step, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
         key.to(tl.uint32),
         (key >> 32).to(tl.uint32),
     )
+
+
+@triton.jit
+def number_pair(word_a, word_b, GAUSSIAN: tl.constexpr):
+    """Return the float32 noise of two positions that follow each other: U(-1, 1), or N(0, 1) where ``GAUSSIAN``."""
     if GAUSSIAN:
-        n0, n1 = normal_pair(w0, w1)
-        n2, n3 = normal_pair(w2, w3)
+        a, b = normal_pair(word_a, word_b)
     else:
-        n0, n1 = unit_interval(w0) * 2.0 - 1.0, unit_interval(w1) * 2.0 - 1.0
-        n2, n3 = unit_interval(w2) * 2.0 - 1.0, unit_interval(w3) * 2.0 - 1.0
+        a, b = unit_interval(word_a) * 2.0 - 1.0, unit_interval(word_b) * 2.0 - 1.0
+    return a, b
+
+
+@triton.jit
+def noise_of_counters(key, index, step, counter, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
+    """Return the noise of ``BLOCK`` elements, of which each four have one of the ``BLOCK // 4`` counters."""
+    w0, w1, w2, w3 = words(key, index, step, counter)
+    n0, n1 = number_pair(w0, w1, GAUSSIAN)
+    n2, n3 = number_pair(w2, w3, GAUSSIAN)
     return tl.join(tl.join(n0, n2), tl.join(n1, n3)).reshape(BLOCK)
+
+
+@triton.jit
+def noise_at(key, index, step, position, GAUSSIAN: tl.constexpr):
+    """Return the noise at any positions, each of which costs a counter."""
+    w0, w1, w2, w3 = words(key, index, step, position >> 2)
+    second = position & 2 != 0
+    even, odd = number_pair(tl.where(second, w2, w0), tl.where(second, w3, w1), GAUSSIAN)
+    return tl.where(position & 1 != 0, odd, even)

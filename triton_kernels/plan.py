@@ -9,6 +9,8 @@ import torch
 from extrap_kernels.triton_kernels.table import Chunk, NoiseRow, Piece
 from torch import Tensor
 
+from extrap_kernels.shards import Shard
+
 # Vector accesses need whole groups of this many elements; what is left over is a chunk of its own.
 VECTOR = 8
 
@@ -31,6 +33,11 @@ def spans(numel: int, length: int) -> list[tuple[int, int]]:
 def chunks(numels: Sequence[int], length: int) -> list[Chunk]:
     """Return the chunks of a step; at least one for each tensor, since a step advances the count of empty ones, too."""
     return [Chunk(i, *span) for i, numel in enumerate(numels) for span in spans(numel, length) or [(0, 0)]]
+
+
+def real_numel(tensor: Tensor) -> int:
+    """Return how many real numbers a tensor has."""
+    return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
 def device_table(rows: Iterable[Sequence[int]], device: torch.device) -> Tensor:
@@ -131,38 +138,60 @@ class Sums:
 
 
 class NoiseRows:
-    """The rows that a noise scale takes the rms of.
+    """The rows that a noise scale takes the rms of, and the positions of the noise.
 
     Args:
         scale: ``noise_scale`` of the group.
         targets: the parameters, dense.
+        shards: where they lie if they are parts of tensors.
         length: most elements of a piece.
         device: where the kernels are.
 
     Attributes:
         table: a :class:`NoiseRow` for each parameter.
         sums: of the squares of the base iterates; no pieces for scales that are no rms.
+        sizes: float64, how many numbers the row of each sum has in the whole tensor; for parts of tensors only.
     """
 
-    def __init__(self, scale: str, targets: Sequence[Tensor], length: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        scale: str,
+        targets: Sequence[Tensor],
+        shards: Sequence[Optional[Shard]],
+        length: int,
+        device: torch.device,
+    ) -> None:
         rows: list[NoiseRow] = []
         groups: list[list[tuple[int, int, Spread]]] = []
-        for i, target in enumerate(targets):
+        sizes: list[float] = []
+        for i, (target, shard) in enumerate(zip(targets, shards)):
+            place = self._place(target, shard)
             if scale not in ("tensor", "filter"):
-                rows.append(NoiseRow(0, 1, 1))
-            elif target.numel() == 0 or (scale == "filter" and target.dim() < 2):
-                rows.append(NoiseRow(-1, 1, 1))
+                rows.append(NoiseRow(0, 1, 1, *place))
+            elif scale == "filter" and target.dim() < 2:
+                rows.append(NoiseRow(-1, 1, 1, *place))
             else:
+                # Of empty parts, too: all processes must have the same sums.
                 spread = self._spread(scale, target)
-                rows.append(NoiseRow(len(groups), spread.stride, spread.rows))
+                rows.append(NoiseRow(len(groups), spread.stride, spread.rows, *place))
                 groups += [[(i, row, spread)] for row in range(spread.rows)]
+                if shard is not None:
+                    sizes += [shard.numel / (shard.rows if scale == "filter" else 1)] * spread.rows
         self.table = device_table(rows, device)
         self.sums = Sums(groups, length, device)
+        self.sizes = torch.tensor(sizes, dtype=torch.float64, device=device)
+
+    @staticmethod
+    def _place(target: Tensor, shard: Optional[Shard]) -> tuple[int, int, int]:
+        """Return offset, run and pitch; kernels of whole tensors do not read them."""
+        if shard is None:
+            return 0, 0, 0
+        # A run that never ends is a multiple of 4, as kernels like it.
+        return (shard.offset, 1 << 62, 0) if shard.run >= real_numel(target) else (shard.offset, shard.run, shard.pitch)
 
     @staticmethod
     def _spread(scale: str, target: Tensor) -> Spread:
-        reals = 2 if target.is_complex() else 1
-        numel = target.numel() * reals
+        numel = real_numel(target)
         if scale == "tensor" or target.shape[0] == 1:
             return Spread(numel, numel, 1)
-        return Spread(numel, target.stride(0) * reals, target.shape[0])
+        return Spread(numel, target.stride(0) * (2 if target.is_complex() else 1), target.shape[0])

@@ -21,7 +21,7 @@ from extrap_kernels.triton_kernels.options import (
     prepared,
     read_options,
 )
-from extrap_kernels.triton_kernels.philox import noise
+from extrap_kernels.triton_kernels.perturbation import Perturbation, perturbed
 from extrap_kernels.triton_kernels.rules import direction, extragradient_direction, rule_constants, trust_ratio
 from extrap_kernels.triton_kernels.storage import double, pointer, rounded, scalar, square_root, widened
 from extrap_kernels.triton_kernels.table import chunk_row, gradient_row, is_last, noise_row, tensor_row
@@ -37,20 +37,6 @@ class Constants(NamedTuple):
     past_update: Any
 
 
-class Perturbation(NamedTuple):
-    """The noise of a tensor: its stream, and what it is multiplied by."""
-
-    present: Any
-    key: Any
-    index: Any
-    count: Any
-    std: Any
-    by_gradient: Any
-    by_row: Any
-    row: Any
-    rms: Any
-
-
 @triton.jit
 def step_constants(options, flags, A: tl.constexpr):
     """Round the options once."""
@@ -62,29 +48,6 @@ def step_constants(options, flags, A: tl.constexpr):
         flags & PAST_GRADIENT != 0,
         flags & PAST_UPDATE != 0,
     )
-
-
-@triton.jit
-def row_rms(noisy, start, BLOCK: tl.constexpr):
-    """Return the float64 rms of the row of each element from position ``start``, without 64-bit divisions for each."""
-    stride, rows = noisy.row.stride, noisy.row.count
-    # Where rows are longer than any int32, only the distance to the next row matters.
-    excess = tl.maximum(stride - (1 << 30), 0)
-    into_row = tl.maximum(start % stride - excess, 0).to(tl.int32)
-    row = ((start // stride) % rows).to(tl.int32) + (into_row + tl.arange(0, BLOCK)) // (stride - excess).to(tl.int32)
-    return tl.load(noisy.rms + noisy.row.first + row % rows.to(tl.int32))
-
-
-@triton.jit
-def perturbed(noisy, y, l, start, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
-    """Return ``y`` with its noise."""
-    n = noise(noisy.key, noisy.index, noisy.count, start, BLOCK, GAUSSIAN).to(y.dtype)
-    amplitude = tl.zeros_like(y) + noisy.std
-    if noisy.by_gradient:
-        amplitude = tl.abs(l) * noisy.std
-    if noisy.by_row:
-        amplitude = row_rms(noisy, start, BLOCK).to(y.dtype) * noisy.std
-    return y + n * amplitude
 
 
 @triton.jit
@@ -104,10 +67,15 @@ def step_elements(
     BUFFERS: tl.constexpr,
     CORRECT: tl.constexpr,
     NOISE: tl.constexpr,
+    SHARDED: tl.constexpr,
     BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Step the elements from ``begin`` to ``end``; ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes."""
+    """Step the elements from ``begin`` to ``end``.
+
+    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, any 4 elements from
+    a multiple of 4 lie at 4 positions from a multiple of 4 in the whole tensor, too.
+    """
     o = tl.arange(0, BLOCK)
     for done in range(0, end - begin, BLOCK):
         start = begin + done
@@ -144,7 +112,7 @@ def step_elements(
             y = tl.where(c.past_update, x - u * c.extrap_lr, y)
             if NOISE is not None:
                 if noisy.present:
-                    y = perturbed(noisy, y, l, start, BLOCK, NOISE == "gaussian")
+                    y = perturbed(noisy, y, l, start, BLOCK, NOISE == "gaussian", SHARDED, ALIGNED)
         else:
             y = x - extragradient_direction(rule, g, l, v, RULE) * c.extrap_lr
         tl.store(base, x, mask=mask)
@@ -204,9 +172,14 @@ def step_kernel(
     BUFFERS: tl.constexpr,
     CORRECT: tl.constexpr,
     NOISE: tl.constexpr,
+    SHARDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Step one chunk. ``CORRECT`` is False in the first half of an extragradient step, which moves ``y`` alone."""
+    """Step one chunk.
+
+    ``CORRECT`` is False in the first half of an extragradient step, which moves ``y`` alone. ``SHARDED``: what
+    noise falls on are parts of tensors.
+    """
     chunk = chunk_row(chunks, tl.program_id(0))
     t = tensor_row(tensors, chunk.tensor)
     if scalar(found_inf_at, found_inf_at != 0) != 0:
@@ -235,16 +208,19 @@ def step_kernel(
             row,
             rms,
         )
+        aligned = grads.aligned & (chunk.end % 8 == 0)
+        if SHARDED:
+            aligned &= (row.offset | row.run | row.pitch) % 4 == 0
         # One element for each thread where accesses cannot be wider: more would only cost registers.
-        if grads.aligned & (chunk.end % 8 == 0):
+        if aligned:
             step_elements(
                 *(t, grads, chunk.begin, chunk.end, c, prepare, rule, noisy),
-                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, BLOCK, True),
+                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, SHARDED, BLOCK, True),
             )
         else:
             step_elements(
                 *(t, grads, chunk.begin, chunk.end, c, prepare, rule, noisy),
-                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, BLOCK // 8, False),
+                *(A, PARAM, GRAD, RULE, BUFFERS, CORRECT, NOISE, SHARDED, BLOCK // 8, False),
             )
         if CORRECT:
             if is_last(counters + chunk.tensor, t.chunks):

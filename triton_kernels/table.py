@@ -33,11 +33,18 @@ class GradientRow(NamedTuple):
 
 
 class NoiseRow(NamedTuple):
-    """The rows of a tensor that noise is scaled by: element ``i`` in memory lies in row ``i // stride % count``."""
+    """The noise of a tensor: the rows that it is scaled by, and where a part of a tensor lies in the whole.
+
+    Element ``i`` in memory lies in row ``i // stride % count``, and in the whole tensor at
+    ``offset + i // run * pitch + i % run``.
+    """
 
     first: Any  # position of the first row's rms; -1 for a tensor without noise
     stride: Any
     count: Any
+    offset: Any
+    run: Any
+    pitch: Any
 
 
 class Chunk(NamedTuple):
@@ -88,8 +95,8 @@ def gradient_row(gradients, i):
 @triton.jit
 def noise_row(rows, i):
     """Load row ``i``."""
-    p = rows + i * 3
-    return NoiseRow(tl.load(p), tl.load(p + 1), tl.load(p + 2))
+    p = rows + i * 6
+    return NoiseRow(tl.load(p), tl.load(p + 1), tl.load(p + 2), tl.load(p + 3), tl.load(p + 4), tl.load(p + 5))
 
 
 @triton.jit

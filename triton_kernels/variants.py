@@ -21,7 +21,7 @@ DTYPE_PAIRS = (
     ("float16", "float16"),
     ("float16", "float32"),
 )
-NOISES = (None, "uniform", "gaussian")
+NOISES = ("uniform", "gaussian")
 
 
 def arithmetic(dtype: str) -> str:
@@ -31,7 +31,11 @@ def arithmetic(dtype: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A variant of :func:`step_kernel`: rule and number of its buffers, dtypes, which half, noise."""
+    """A variant of :func:`step_kernel`: rule and number of its buffers, dtypes, which half, noise, of sharded tensors.
+
+    Without noise, sharded tensors are stepped as all others are. With it they have kernels of their own: the numbers of
+    the elements in the whole tensor would take registers in those of all others.
+    """
 
     rule: str
     buffers: int
@@ -39,6 +43,7 @@ class Step:
     grad: str
     correct: bool
     noise: Optional[str]
+    sharded: bool = False
 
     kernel = step_kernel
 
@@ -52,6 +57,7 @@ class Step:
             "BUFFERS": self.buffers,
             "CORRECT": self.correct,
             "NOISE": self.noise,
+            "SHARDED": self.sharded,
         }
 
 
@@ -78,10 +84,10 @@ class TrustNorms:
 
 @dataclass(frozen=True)
 class SquareSums:
-    """A variant of :func:`square_sums`: dtype of what is summed, gradients or base iterates."""
+    """A variant of :func:`square_sums`: dtype of what is summed, ``RESULT``."""
 
     dtype: str
-    of_gradients: bool
+    result: str
 
     kernel = square_sums
 
@@ -90,7 +96,7 @@ class SquareSums:
         return {
             "A": DTYPES[arithmetic(self.dtype)],
             "DTYPE": DTYPES[self.dtype],
-            "OF_GRADIENTS": self.of_gradients,
+            "RESULT": self.result,
         }
 
 
@@ -99,17 +105,19 @@ Variant = Union[Step, TrustNorms, SquareSums]
 
 def every_variant() -> Iterator[Variant]:
     """Yield every kernel that :mod:`extrap_kernels.backends.triton` may ask for."""
-    halves = [(True, noise) for noise in NOISES] + [(False, None)]
+    halves: list[tuple[bool, Optional[str], bool]] = [(False, None, False), (True, None, False)]
+    halves += [(True, noise, sharded) for noise in NOISES for sharded in (False, True)]
     for rule, buffers in RULES:
         for param, grad in DTYPE_PAIRS:
-            for correct, noise in halves:
-                yield Step(rule, buffers, param, grad, correct, noise)
+            for half in halves:
+                yield Step(rule, buffers, param, grad, *half)
             if rule in RULES_WITH_NORMS:
                 yield TrustNorms(rule, buffers, param, grad)
     for dtype in DTYPES:
-        yield SquareSums(dtype, of_gradients=True)
+        yield SquareSums(dtype, "gradients")
     for dtype in ("float32", "float64"):
-        yield SquareSums(dtype, of_gradients=False)
+        for result in ("rows", "rms"):
+            yield SquareSums(dtype, result)
 
 
 class Tiling(NamedTuple):

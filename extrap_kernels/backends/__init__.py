@@ -207,7 +207,7 @@ class GroupPlan:
                 executor = _executor_type(name)(optimizer.rule_name, self.state_names, members, like)
             if members[0].shard is not None:
                 params = [self._wholes[member.param] for member in members]
-                executor = ShardedExecutor(name, executor, params, members, hasattr(optimizer.rule, "trust_ratio"))
+                executor = ShardedExecutor(executor, params, members, hasattr(optimizer.rule, "trust_ratio"))
             # The reference never fits: it serves one step. But what is sharded takes its gradients in here.
             if not executor.refresh(local_gradients) and name != "reference":
                 raise RuntimeError("the gradients changed while the step was being planned")

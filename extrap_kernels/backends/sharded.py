@@ -22,9 +22,9 @@ class LocalExecutor(Protocol):
     def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
         """Return what the next run() makes norms of, float64; what other processes have is added in place.
 
-        Two numbers for each member if the rule needs norms: the sum of squares of every base iterate, then of what is
-        scaled; then, if the noise scale needs them, the sums of squares of the rows of every base iterate. An executor
-        that adds up over the processes by itself returns an empty tensor.
+        Two numbers for each member if the rule needs norms, in the backend's order: the sums of squares of the base
+        iterate and of what is scaled. Then, if the noise scale needs them, the sums of squares of the rows of every
+        base iterate. An executor that adds up over the processes by itself returns an empty tensor.
         """
 
 
@@ -32,19 +32,14 @@ class ShardedExecutor:
     """Gives the local parts of DTensors and of their gradients to an executor.
 
     Args:
-        backend: name of the backend.
-        executor: steps the members. Unless it has ``square_sums`` (see :class:`LocalExecutor`), only without norms and
-            noise.
+        executor: a :class:`LocalExecutor` of the members.
         params: sharded parameters.
         members: their local parts, in the same order, all with the same process groups.
         has_norms: whether the rule scales by norms.
     """
 
-    def __init__(
-        self, backend: str, executor: Any, params: Sequence[DTensor], members: Sequence[Member], has_norms: bool
-    ) -> None:
-        self._backend, self._executor = backend, executor
-        self._params = params
+    def __init__(self, executor: Any, params: Sequence[DTensor], members: Sequence[Member], has_norms: bool) -> None:
+        self._executor, self._params = executor, params
         self._parts = [local_part(param) for param in params]
         self._members = [member.param for member in members]
         self._has_norms = has_norms
@@ -69,18 +64,7 @@ class ShardedExecutor:
         self._executor.add_gradient_square_sum(total)
 
     def partial_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> list[PartialSums]:
-        """Return the sums that :meth:`run` makes norms of, to be added up before it.
-
-        Raises:
-            RuntimeError: the backend does not know what a shard is.
-        """
-        if not hasattr(self._executor, "square_sums"):
-            if self._has_norms or group["noise"] is not None:
-                raise RuntimeError(
-                    f"backend {self._backend!r} steps sharded parameters only without noise and by rules without "
-                    "norms; use backend='reference'"
-                )
-            return []
+        """Return the sums that :meth:`run` makes norms of, to be added up before it."""
         sums = self._executor.square_sums(group, correct=correct, scaling=scaling)
         of_tensors = 2 * len(self._members) if self._has_norms else 0
         row_groups = self._row_groups if group["noise_scale"] == "filter" else self.groups

@@ -16,7 +16,7 @@ from extrap_kernels.backends.scaling import Scaling
 from extrap_kernels.backends.staging import Staging
 from extrap_kernels.layout import base_dtype, has_state_layout
 from extrap_kernels.triton_kernels import is_interpreted, variants
-from extrap_kernels.triton_kernels.plan import NoiseRows, PinnedTable, Spread, Sums, chunks, device_table
+from extrap_kernels.triton_kernels.plan import NoiseRows, PinnedTable, Spread, Sums, chunks, device_table, real_numel
 from extrap_kernels.triton_kernels.rules import RULES_WITH_NORMS
 from extrap_kernels.triton_kernels.table import TensorRow
 from extrap_kernels.triton_kernels.variants import Tiling
@@ -28,10 +28,6 @@ _recorded: list[TritonExecutor] = []
 def _dtype_name(dtype: torch.dtype) -> str:
     """Return the name of the real numbers that a dtype consists of."""
     return str(dtype.to_real()).removeprefix("torch.")
-
-
-def _reals(tensor: Tensor) -> int:
-    return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
 def _device_guard(device: torch.device) -> AbstractContextManager[Any]:
@@ -66,7 +62,7 @@ class TritonExecutor:
         self._param, self._grad = _dtype_name(targets[0].dtype), _dtype_name(self._staging.grad_dtype)
         with _device_guard(self.device):
             self._tiling = _tiling(targets, self.device)
-            chunk_rows = chunks([_reals(target) for target in targets], self._tiling.chunk)
+            chunk_rows = chunks([real_numel(target) for target in targets], self._tiling.chunk)
             self._rows = self._tensor_rows(chunk_rows)
             self._programs = len(chunk_rows)
             self._tensors = device_table(self._rows, self.device)
@@ -75,8 +71,9 @@ class TritonExecutor:
             self._gradients = PinnedTable((len(members), 3), self.device)
         self._held: list[Tensor] = []
         self._gradient_sums: Optional[Sums] = None
-        self._norms: Optional[Sums] = None
+        self._trust_sums: Optional[Sums] = None
         self._noise_rows: dict[str, NoiseRows] = {}
+        self._square_sums: Optional[Tensor] = None
 
     # The tensors
 
@@ -104,7 +101,7 @@ class TritonExecutor:
             buffers = [self._state_address(i, name) for name in self._state_names]
             m, v = (*buffers, 0, 0)[:2]
             base, step = self._state_address(i, "base"), self._state_address(i, "step")
-            rows.append(TensorRow(_reals(target), target.data_ptr(), base, m, v, step, member.index, counts[i]))
+            rows.append(TensorRow(real_numel(target), target.data_ptr(), base, m, v, step, member.index, counts[i]))
         return rows
 
     def _has_moved(self) -> bool:
@@ -173,7 +170,7 @@ class TritonExecutor:
         if self._gradient_sums is None:
             self._gradient_sums = Sums([self._whole_tensors()], self._tiling.piece, self.device)
         sums = self._gradient_sums
-        variant = variants.SquareSums(self._grad, of_gradients=True)
+        variant = variants.SquareSums(self._grad, "gradients")
         self._launch(variant, sums.programs, self._tensors, self._gradients.on_device, *sums.tables, total)
 
     def _whole_tensors(self) -> list[tuple[int, int, Spread]]:
@@ -181,24 +178,46 @@ class TritonExecutor:
 
     def _trust_norms(self, numbers: tuple[int, ...]) -> Tensor:
         """Return the sums of squares that a rule scales by, in new or old memory."""
-        if self._norms is None:
+        if self._trust_sums is None:
             groups = [[whole] for whole in self._whole_tensors()] if self._rule in RULES_WITH_NORMS else []
-            self._norms = Sums(groups, self._tiling.piece, self.device, results=2)
-        norms = self._norms
+            self._trust_sums = Sums(groups, self._tiling.piece, self.device, results=2)
+        norms = self._trust_sums
         variant = variants.TrustNorms(self._rule, len(self._state_names), self._param, self._grad)
         arguments = (self._tensors, self._gradients.on_device, *norms.tables, norms.results, *numbers)
         self._launch(variant, norms.programs, *arguments)
         return norms.results
 
-    def _noise_scale(self, scale: str) -> tuple[Tensor, Tensor]:
-        """Return the rows that noise is scaled by, and the rms of each of them."""
+    def _rows_of_noise(self, group: Mapping[str, Any], correct: bool) -> NoiseRows:
+        """Return the rows that noise is scaled by; none of them has a sum in a step without noise."""
+        scale = group["noise_scale"] if correct and group["noise"] is not None else "absolute"
         if scale not in self._noise_rows:
-            self._noise_rows[scale] = NoiseRows(scale, self._staging.targets, self._tiling.piece, self.device)
-        rows = self._noise_rows[scale]
-        variant = variants.SquareSums(variants.arithmetic(self._param), of_gradients=False)
-        arguments = (self._tensors, self._gradients.on_device, *rows.sums.tables, rows.sums.results)
-        self._launch(variant, rows.sums.programs, *arguments)
-        return rows.table, rows.sums.results
+            shards = [member.shard for member in self._members]
+            self._noise_rows[scale] = NoiseRows(scale, self._staging.targets, shards, self._tiling.piece, self.device)
+        return self._noise_rows[scale]
+
+    def _over_rows(self, rows: NoiseRows, result: str) -> Tensor:
+        """Return ``"rms"`` of each of the rows, or the sums of squares of what is here of ``"rows"``."""
+        sums = rows.sums
+        variant = variants.SquareSums(variants.arithmetic(self._param), result)
+        self._launch(variant, sums.programs, self._tensors, self._gradients.on_device, *sums.tables, sums.results)
+        return sums.results
+
+    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
+        """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
+        options = LaunchOptions(group, self._rule, key=0, scaling=scaling, device=self.device)
+        rows = self._over_rows(self._rows_of_noise(group, correct), "rows")
+        # A copy, so that a tensor of which nothing is here still has sums of 0 in the next step.
+        self._square_sums = torch.cat([self._trust_norms(options.numbers), rows])
+        return self._square_sums
+
+    def _norms(self, rows: NoiseRows, numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return the rms of each row and the sums of squares that the rule scales by, of whole tensors."""
+        if self._square_sums is None:
+            return self._over_rows(rows, "rms"), self._trust_norms(numbers)
+        of_rows = rows.sizes.numel()
+        sums, self._square_sums = self._square_sums, None
+        trust_norms, squares = sums.split([sums.numel() - of_rows, of_rows])
+        return squares.div_(rows.sizes).sqrt_(), trust_norms
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
@@ -208,13 +227,14 @@ class TritonExecutor:
         if not correct or scaling.found_inf is not None:
             self._staging.fetch()
         noise = group["noise"] if correct else None
-        variant = variants.Step(self._rule, len(self._state_names), self._param, self._grad, correct, noise)
+        sharded = noise is not None and self._members[0].shard is not None
+        variant = variants.Step(self._rule, len(self._state_names), self._param, self._grad, correct, noise, sharded)
+        rows = self._rows_of_noise(group, correct)
         self._launch(
             variant,
             self._programs,
-            *(self._tensors, self._gradients.on_device, self._chunks, self._counters),
-            *self._noise_scale(group["noise_scale"] if noise is not None else "absolute"),
-            self._trust_norms(options.numbers),
+            *(self._tensors, self._gradients.on_device, self._chunks, self._counters, rows.table),
+            *self._norms(rows, options.numbers),
             *options.numbers,
         )
         self._staging.put_back()
@@ -223,5 +243,5 @@ class TritonExecutor:
 
 def _tiling(targets: Sequence[Tensor], device: torch.device) -> Tiling:
     if is_interpreted():
-        return variants.interpreter_tiling(max(map(_reals, targets)))
+        return variants.interpreter_tiling(max(map(real_numel, targets)))
     return variants.compiled_tiling(triton.runtime.driver.active.get_current_target().warp_size)

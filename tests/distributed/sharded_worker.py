@@ -63,18 +63,3 @@ def step_both(rule, options, spread, dtype, backend, steps=2):
         assert q.grad is not None
     assert alone.grad_norm == together.grad_norm or abs(alone.grad_norm / together.grad_norm - 1) < 1e-12
     return sum(q.to_local().numel() == 0 for q in spread_out)
-
-
-def refusal(rule, options, spread, backend):
-    """The error of a step that a backend cannot take."""
-    shape, dims = SPREADS[spread]
-    param = torch.nn.Parameter(
-        distribute_tensor(torch.ones(7, 33), mesh_of(*shape), placements_for(torch.ones(7, 33), dims))
-    )
-    optimizer = RULES[rule].optimizer([param], lr=0.1, backend=backend, **options)
-    param.grad = param.detach().clone()
-    try:
-        optimizer.step()
-    except RuntimeError as error:
-        assert bool((param.full_tensor() == 1).all()) and optimizer.state[param]["step"] == 0
-        return str(error)

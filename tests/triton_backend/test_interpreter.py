@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="is the process that the others are run in"),
 ]
 PARITY = "triton_backend/test_triton_parity.py"
+SHARDS = ("triton_backend/test_triton_shards.py", "distributed/test_sharded_triton.py")
 
 
 def run(*arguments):
@@ -29,6 +30,10 @@ def run(*arguments):
 
 def test_parity_with_the_reference():
     assert run(PARITY, "-m", "not slow") >= 20
+
+
+def test_sharded_parameters():
+    assert run(*SHARDS, "-m", "not slow") > 40
 
 
 # One of each kind; all of them run by `TRITON_INTERPRET=1 pytest tests -k triton`, which takes long.
@@ -90,6 +95,11 @@ assert optimizer._plans[0] is plan, "planned anew for every step"
 def test_without_native_module():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", WITHOUT_NATIVE_MODULE], env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_more_of_sharded_parameters():
+    assert run(*SHARDS, "-m", "slow") > 200
 
 
 @pytest.mark.slow

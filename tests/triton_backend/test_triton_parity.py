@@ -9,6 +9,7 @@ import itertools
 import helpers
 import pytest
 import torch
+from parts import Part, step_parts
 
 pytestmark = pytest.mark.skipif(
     "triton" not in helpers.DEVICES, reason="needs a GPU, or TRITON_INTERPRET=1 before Python starts"
@@ -126,7 +127,9 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
     """So that the kernels that test_compiled.py compiles are all that there are."""
     from extrap_kernels.triton_kernels import variants
 
-    asked = set()
+    from extrap_kernels.backends.triton import TritonExecutor
+
+    asked, everything = set(), lambda n: slice(0, n)
     monkeypatch.setattr(variants, "launch", lambda variant, programs, *_: programs and asked.add(variant))
     for rule, variant in VARIANTS:
         for dtype in helpers.DTYPES:
@@ -135,6 +138,9 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
                 options = {**helpers.RULES[rule].variants[variant], **perturbation, "max_grad_norm": 1.0}
                 optimizer = helpers.RULES[rule].optimizer(params, backend="triton", **options)
                 helpers.train(optimizer, steps=1)
+                for like_param in (True, False):
+                    part = Part(TritonExecutor, optimizer, everything, everything, like_param)
+                    step_parts([[part]], optimizer, correct=perturbation["noise"] is not None)
                 optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
                 helpers.train(optimizer, steps=1)
     assert asked == set(variants.every_variant())
