@@ -14,7 +14,7 @@ export EXTRAP_CUDA_ARCHS ?= 80;90;100
 PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo demo-ddp test test-slow test-all lint format bench clean
+.PHONY: setup demo demo-ddp test test-slow test-exhaustive test-all lint format bench clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
@@ -46,7 +46,10 @@ test: $(BUILT) $(ECOSYSTEM)
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(BUILT) $(ECOSYSTEM)
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not exhaustive'
+
+test-exhaustive: $(BUILT) $(ECOSYSTEM)
+	$(PYTEST) -m exhaustive
 
 test-all: $(BUILT) $(ECOSYSTEM)
 	$(PYTEST)

@@ -98,10 +98,18 @@ def test_without_native_module():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_more_of_sharded_parameters():
     assert run(*SHARDS, "-m", "slow") > 200
 
 
 @pytest.mark.slow
+def test_parity_of_every_rule_and_dtype():
+    """Under one noise; all of them together are exhaustive."""
+    assert run(PARITY, "-m", "slow", "-k", "uniform-filter") > 50
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_full_parity_with_the_reference():
     assert run(PARITY, "-m", "slow") > 500
