@@ -177,7 +177,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         devices = {param.device for group in self.param_groups for param in group["params"]}
         return all(backends.works_on_device(self.backend, device) for device in devices)
 
-    @torch.no_grad()
     def _run(
         self,
         groups: Iterable[int],
@@ -185,6 +184,16 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         correct: bool,
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
+    ) -> None:
+        with torch.no_grad():
+            self._run_without_grad(groups, correct, grad_scale, found_inf)
+
+    def _run_without_grad(
+        self,
+        groups: Iterable[int],
+        correct: bool,
+        grad_scale: Union[float, Tensor, None],
+        found_inf: Optional[Tensor],
     ) -> None:
         if self._snapshot is None or not self._snapshot.matches(self.state):
             self._plans = {}
@@ -196,7 +205,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         on_device = bool(executors) and all([executor.on_device for executor in executors])
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         norm = self._gradient_norm(groups, executors, scale, on_device)
-        rank = self._noise_rank()
         work = []
         for i in groups:
             group = self.param_groups[i]
@@ -206,8 +214,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         for executor, group, scaling in work:
             if isinstance(executor, backends.ShardedExecutor):
                 partial_sums += executor.partial_sums(group, correct=correct, scaling=scaling)
-        backends.add_partial_sums(partial_sums)
+        if partial_sums:
+            backends.add_partial_sums(partial_sums)
         for executor, group, scaling in work:
+            rank = 0 if group["noise"] is None else self._noise_rank()
             executor.run(group, key=(group["seed"] + rank) % 2**64, correct=correct, scaling=scaling)
 
     def _gradient_norm(
