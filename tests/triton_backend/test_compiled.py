@@ -45,7 +45,7 @@ def wide_accesses(variant):
 def check(row):
     assert (row.loads, row.stores) == wide_accesses(row.variant), row[:-1]
     # Constants that are set aside around the loop, if anything: nothing for each element.
-    assert row.spilled <= 64 and row.registers <= 255, row[:-1]
+    assert row.spilled <= 80 and row.registers <= 255, row[:-1]
     # AMD's divisions are sequences of fused operations; the sum of squares divides nothing in double precision.
     divides = not isinstance(row.variant, variants.SquareSums) or row.variant.result == "rms"
     if row.target.startswith("sm") or not divides:
