@@ -30,7 +30,7 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     numel = workloads.numel_of(case.shapes)
     params = workloads.parameters(case.shapes, case.dtype, arguments.device, case.offset)
     peers = case.peers(params)
-    timings = interleaved({name: peer.run for name, peer in peers.items()}, case.rounds)
+    timings = interleaved({name: peer.run for name, peer in peers.items()}, case.rounds, device=arguments.device)
     torch.set_num_threads(arguments.threads)
     rates = {name: peer.bytes * numel / timings[name].median / 1e9 for name, peer in peers.items()}
     first = next(iter(peers))

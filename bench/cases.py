@@ -26,8 +26,10 @@ class Case(NamedTuple):
 
 def _fast_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
     def build(params: Sequence[Tensor]) -> dict[str, Peer]:
+        name = peers.OURS[rule].__name__
         return {
-            peers.OURS[rule].__name__: peers.ours(rule, params),
+            name: peers.ours(rule, params),
+            **({f"{name}, graph replay": peers.replayed(peers.ours(rule, params))} if params[0].is_cuda else {}),
             "x.add_(g)": peers.add(params),
             "y.copy_(x)": peers.copy(params),
             "torch, fused": peers.torchs(rule, params, fused=True),
