@@ -259,8 +259,9 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
             good = check(device, backend)
             passed &= good
             print(f"{title}: {'ok' if good else 'FAILED'}")
-    if backend in ("cuda-emulated", "reference"):
-        print("no bandwidth: this backend is not made for speed")
+    interpreted = backend == "triton" and device.type == "cpu"
+    if interpreted or backend in ("cuda-emulated", "reference"):
+        print("no bandwidth: this backend is not made for speed here")
     else:
         numel = 100_000_000 if device.type == "cuda" else 10_000_000
         found = bandwidth(device, backend, numel)
