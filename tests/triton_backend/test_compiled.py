@@ -74,9 +74,8 @@ def test_binary_has_the_accesses_of_the_assembly():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "target", [pytest.param(t, marks=() if t == "sm_90" else pytest.mark.exhaustive) for t in TARGETS]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_that_a_step_may_ask_for(target):
     """All of them compile; that these are all is test_triton_parity.py's."""
     for row in static_triton.rows(variants.every_variant(), [target]):

@@ -62,6 +62,7 @@ def test_suite_of_all_backends():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_more_of_the_suite_of_all_backends():
     assert run(*MORE) == len(MORE)
 
