@@ -48,6 +48,7 @@ class CudaExecutor(NativeExecutor):
         shards = [native_shard(member.shard) for member in self._members if member.shard is not None]
         self._plan = _C.DevicePlan(**arguments, shards=shards, emulated=self.emulated)
         self._measured = False
+        self._row_numels: dict[str, Tensor] = {}
         self._scratch = torch.empty(0, dtype=torch.float64, device=self.device)
         self._counters = torch.empty(0, dtype=torch.int32, device=self.device)
 
@@ -86,9 +87,14 @@ class CudaExecutor(NativeExecutor):
     def _take_root_mean_squares(self, group: Mapping[str, Any]) -> None:
         """Make rms of the sums over the rows of whole tensors."""
         first, end = self._plan.row_sums(group)
-        if end > first:
-            numels = torch.tensor(self._plan.row_numels(group), dtype=torch.float64)
-            self._scratch[first:end].div_(numels.to(self.device, non_blocking=True)).sqrt_()
+        if end == first:
+            return
+        scale = group["noise_scale"]
+        if scale not in self._row_numels:  # once: the copy to the device could not be captured in a CUDA graph
+            self._row_numels[scale] = torch.tensor(
+                self._plan.row_numels(group), dtype=torch.float64, device=self.device
+            )
+        self._scratch[first:end].div_(self._row_numels[scale]).sqrt_()
 
     def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
         """Step every member under the options of ``group``."""
