@@ -225,13 +225,13 @@ void Plan::measure(const StepConfig& config, int threads) {
   const bool with_rows = config.correct && config.noise != Noise::none && by_rows;
   lay_out_sums(rule.norm != nullptr, with_rows, config.noise_scale);
   if (sums_.empty()) return;
-  const SquareSumKernel kernel = cpu::selected_kernels().square_sum(base_dtype());
-  const size_t element_size = bytes_of(base_dtype());
   if (rule.norm) {
     for (TensorEntry& t : entries_) t.trust = 1;  // what the norms are taken with
-    cpu::trust_square_sums(rule, kernel, element_size, config, entries_, chunks_, threads, sums_.data());
+    cpu::trust_square_sums(rule.norm, config, entries_, chunks_, threads, sums_.data());
   }
-  if (with_rows) cpu::row_square_sums(kernel, element_size, entries_, chunks_, threads, sums_);
+  if (with_rows)
+    cpu::row_square_sums(cpu::selected_kernels().square_sum(base_dtype()), bytes_of(base_dtype()), entries_, chunks_,
+                         threads, sums_);
 }
 
 void Plan::use_sums(const StepConfig& config) {

@@ -56,8 +56,7 @@ EXTRAP_HD V adopted_base(V x, V rounded, V param) {
   return param == rounded ? x : param;
 }
 
-// Corrects x and the buffers and returns y without its noise. g and l are prepared;
-
+// Corrects x and the buffers and returns y without its noise. g and l are prepared.
 template <class Rule, class V, class A>
 EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
   V u, z;

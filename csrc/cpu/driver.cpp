@@ -56,10 +56,10 @@ void parallel_for(int64_t count, int threads, const Body& body) {
 }
 
 // The sum of value(chunk) over the chunks of each tensor, in their order whatever the number of threads.
-template <class Value>
-std::vector<double> sums_by_tensor(const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
-                                   int threads, const Value& value) {
-  std::vector<double> partial(chunks.size()), sums(tensors.size());
+template <class Sum, class Value>
+std::vector<Sum> sums_by_tensor(const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks, int threads,
+                                const Value& value) {
+  std::vector<Sum> partial(chunks.size()), sums(tensors.size());
   parallel_for(static_cast<int64_t>(chunks.size()), threads, [&](int64_t i) {
     const Chunk& chunk = chunks[static_cast<size_t>(i)];
     partial[static_cast<size_t>(i)] = value(tensors[static_cast<size_t>(chunk.tensor)], chunk);
@@ -115,28 +115,28 @@ void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorE
 std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_size,
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads) {
-  return sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+  return sums_by_tensor<double>(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
     return kernel(at(t.gradient, chunk.begin, element_size), chunk.count);
   });
 }
 
-void trust_square_sums(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size,
-                       const StepConfig& config, const std::vector<TensorEntry>& tensors,
+void trust_square_sums(NormKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
                        const std::vector<Chunk>& chunks, int threads, double* sums) {
-  const auto x = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-    return base_kernel(at(t.base, chunk.begin, element_size), chunk.count);
-  });
-  const auto scaled = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-    return rule.norm(config, t, chunk.begin, chunk.count);
-  });
-  std::copy(scaled.begin(), scaled.end(), std::copy(x.begin(), x.end(), sums));
+  const auto of_tensors = sums_by_tensor<NormSums>(
+      tensors, chunks, threads,
+      [&](const TensorEntry& t, const Chunk& chunk) { return kernel(config, t, chunk.begin, chunk.count); });
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    sums[i] = of_tensors[i].x;
+    sums[tensors.size() + i] = of_tensors[i].scaled;
+  }
 }
 
 void row_square_sums(SquareSumKernel kernel, size_t element_size, const std::vector<TensorEntry>& tensors,
                      const std::vector<Chunk>& chunks, int threads, std::vector<double>& sums) {
-  const auto of_tensor = sums_by_tensor(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-    return t.rms && t.rows == 1 ? kernel(at(t.base, chunk.begin, element_size), chunk.count) : 0.0;
-  });
+  const auto of_tensor =
+      sums_by_tensor<double>(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
+        return t.rms && t.rows == 1 ? kernel(at(t.base, chunk.begin, element_size), chunk.count) : 0.0;
+      });
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorEntry& t = tensors[i];
     if (!t.rms) continue;

@@ -36,8 +36,7 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
 
 // Sums of squares from which a rule that has norms makes its trust ratios: those of x of each tensor, then those of
 // what the rule scales.
-void trust_square_sums(const RuleKernels& rule, SquareSumKernel base_kernel, size_t element_size,
-                       const StepConfig& config, const std::vector<TensorEntry>& tensors,
+void trust_square_sums(NormKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
                        const std::vector<Chunk>& chunks, int threads, double* sums);
 
 // Sum of squares of each row of x, to where `rms` of each tensor points, within `sums`.

@@ -13,8 +13,19 @@ using StepKernel = void (*)(const StepConfig& config, const TensorEntry* tensors
 // Sums of squares in double precision, in an order that does not depend on the instruction set.
 using SquareSumKernel = double (*)(const void* values, int64_t count);
 
-// Of what a rule needs the norm of besides x: Norm::gradient or Norm::update of `count` elements from `begin`.
-using NormKernel = double (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
+// Sums of squares of x, and of what a rule needs the norm of besides x: Norm::gradient or Norm::update.
+struct NormSums {
+  double x = 0, scaled = 0;
+
+  NormSums& operator+=(const NormSums& other) {
+    x += other.x;
+    scaled += other.scaled;
+    return *this;
+  }
+};
+
+// In one pass over `count` elements from `begin`.
+using NormKernel = NormSums (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
 using TrustFunction = double (*)(const StepConfig& config, double norm_x, double norm);
 
 // What a rule consists of for one dtype combination. `norm` and `trust` are null where it needs no norms.
