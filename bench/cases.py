@@ -81,7 +81,10 @@ def _variants(params: Sequence[Tensor]) -> dict[str, Peer]:
         "Gaussian noise, scale of each filter": {"noise": "gaussian", "noise_scale": "filter"},
         "clipping by the norm": {"max_grad_norm": 1.0},
     }
-    return {name: peers.ours("sgd", params, **options) for name, options in chosen.items()}
+    return {
+        **{name: peers.ours("sgd", params, **options) for name, options in chosen.items()},
+        "ExtrapLARS": peers.ours("lars", params),
+    }
 
 
 def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Peer]:
@@ -89,6 +92,8 @@ def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Peer]:
         "ExtrapAdamW": peers.ours("adamw", params),
         "uniform noise": peers.ours("adamw", params, noise="uniform"),
         "Gaussian noise": peers.ours("adamw", params, noise="gaussian"),
+        "clipping by the norm": peers.ours("adamw", params, max_grad_norm=1.0),
+        "ExtrapLAMB": peers.ours("lamb", params),
     }
 
 

@@ -87,7 +87,7 @@ def memory() -> list[Row]:
     shapes = workloads.resnet50()
     numel = workloads.numel_of(shapes)
     rows = []
-    for rule in peers.OURS:
+    for rule in peers.TORCH:
         for dtype in (torch.float32, torch.bfloat16):
             for maker, options in ((peers.OURS, {}), (peers.TORCH, {"fused": True}), (peers.TORCH, {"foreach": True})):
                 optimizer = maker[rule](workloads.parameters(shapes, dtype), **peers.OPTIONS[rule], **options)
@@ -110,7 +110,7 @@ def instruction_sets(rounds: int) -> list[Row]:
     params = workloads.parameters(shapes)
     numel, before, threads = workloads.numel_of(shapes), _C.instruction_set(), torch.get_num_threads()
     rows = []
-    for rule in peers.OURS:
+    for rule in peers.TORCH:
         peer = peers.ours(rule, params)
         timings = interleaved(
             {

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from bench import twins
-from extrap_kernels import ExtrapAdamW, ExtrapSGD
+from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
 
-OURS: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW}
+OURS: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW, "lars": ExtrapLARS, "lamb": ExtrapLAMB}
+# Those that others have, too.
 TORCH: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 OPTIONS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": twins.LR, "momentum": twins.MOMENTUM, "nesterov": True},
     "adamw": {"lr": twins.LR, "betas": twins.BETAS, "weight_decay": twins.DECAY},
 }
-BUFFERS = {"sgd": 1, "adamw": 2}
+OPTIONS |= {"lars": OPTIONS["sgd"], "lamb": OPTIONS["adamw"]}
+BUFFERS = {"sgd": 1, "adamw": 2, "lars": 1, "lamb": 2}
 
 
 class Peer(NamedTuple):
@@ -29,9 +31,20 @@ class Peer(NamedTuple):
     leaves_out: str = ""
 
 
-def our_bytes(rule: str, dtype: torch.dtype) -> int:
-    """Bytes for each parameter: reads x, g and the buffers, writes x, y and the buffers; all but g and y in float32."""
-    return 2 * dtype.itemsize + 8 * (1 + BUFFERS[rule])
+def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> int:
+    """Bytes for each parameter: reads x, g and the buffers, writes x, y and the buffers; all but g and y in float32.
+
+    What norms are taken of is read once more: g to clip it, x for the rms of noise, x and g by LARS, and all that LAMB
+    makes its update of.
+    """
+    moved = 2 * dtype.itemsize + 8 * (1 + BUFFERS[rule])
+    if "max_grad_norm" in options:
+        moved += dtype.itemsize
+    if options.get("noise_scale") in ("tensor", "filter"):
+        moved += 4
+    if rule in ("lars", "lamb"):
+        moved += 4 + dtype.itemsize + (4 * BUFFERS[rule] if rule == "lamb" else 0)
+    return moved
 
 
 def _torch_bytes(rule: str, dtype: torch.dtype) -> int:
@@ -42,7 +55,7 @@ def _torch_bytes(rule: str, dtype: torch.dtype) -> int:
 def ours(rule: str, params: Sequence[Tensor], **options: Any) -> Peer:
     """Our optimizer with extrapolation along the past gradient; ``options`` are its keywords."""
     optimizer = OURS[rule](params, extrap_lr=twins.EXTRAP_LR, **OPTIONS[rule], **options)
-    return Peer(optimizer.step, our_bytes(rule, params[0].dtype))
+    return Peer(optimizer.step, our_bytes(rule, params[0].dtype, **options))
 
 
 def replayed(peer: Peer) -> Peer:

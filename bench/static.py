@@ -81,7 +81,7 @@ def launch_rows() -> list[Row]:
     rows = []
     for model, shapes in MODELS.items():
         numels = [math.prod(shape) for shape in shapes()]
-        for rule in peers.OURS:
+        for rule in peers.TORCH:
             row: Row = {"model": model, "tensors": len(numels), "rule": rule}
             for backend in PROVIDERS:
                 row[f"ours, {backend}"] = _our_launches(backend, rule, numels)
@@ -110,7 +110,7 @@ def projection_rows(bandwidth: float) -> list[Row]:
     rows = []
     for model, shapes in MODELS.items():
         numel = workloads.numel_of(shapes())
-        for rule in peers.OURS:
+        for rule in peers.TORCH:
             row: Row = {"model": model, "parameters": numel, "rule": rule}
             for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
                 per_parameter = peers.our_bytes(rule, dtype)

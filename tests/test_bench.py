@@ -30,7 +30,7 @@ def test_offset_parameters_are_unaligned():
     assert param.shape == param.grad.shape == (7, 3) and param.data_ptr() % 16 == param.grad.data_ptr() % 16 == 4
 
 
-@pytest.mark.parametrize("rule", peers.OURS)
+@pytest.mark.parametrize("rule", peers.TORCH)
 @pytest.mark.parametrize("build", [twins.for_loop, twins.foreach], ids=lambda build: build.__name__)
 def test_twins_do_the_same_step(rule, build):
     mine, theirs = (workloads.parameters([(40, 3), (5,)]) for _ in range(2))
@@ -39,6 +39,22 @@ def test_twins_do_the_same_step(rule, build):
     build(rule, theirs)()
     for p, q in zip(mine, theirs):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule, options, fp32, bf16",
+    [
+        ("sgd", {"max_grad_norm": 1.0}, 4, 2),
+        ("adamw", {"noise_scale": "filter"}, 4, 4),
+        ("lars", {}, 8, 6),
+        ("lamb", {}, 16, 14),
+    ],
+    ids=str,
+)
+def test_bytes_that_are_read_for_norms(rule, options, fp32, bf16):
+    plain = {"lars": "sgd", "lamb": "adamw"}.get(rule, rule)
+    for dtype, more in ((torch.float32, fp32), (torch.bfloat16, bf16)):
+        assert peers.our_bytes(rule, dtype, **options) == peers.our_bytes(plain, dtype) + more
 
 
 def walked(numels, limits, lists):
