@@ -22,7 +22,7 @@ class ExtrapLAMB(ExtrapOptimizer):
         x = x - lr * u * |x| / |u|                    # for each tensor; the ratio is 1 where a norm is 0
         y = x - extrap_lr * g / d
 
-    Two more reads of ``x`` and one of the gradient and the moments a step go into the norms.
+    One more read of ``x``, the gradient and the moments a step goes into the norms.
 
     Args:
         params: parameters or param groups, as in :class:`extrap_kernels.ExtrapAdam`.

@@ -20,7 +20,7 @@ class ExtrapLARS(ExtrapOptimizer):
 
         trust = trust_coefficient * |x| / (|g| + weight_decay * |x| + eps)      # 1 where a norm is 0
 
-    with ``|g|`` before the decay joined the gradient. One more read of ``x`` and of the gradient a step go into the
+    with ``|g|`` before the decay joined the gradient. One more read of ``x`` and of the gradient a step goes into the
     norms.
 
     Args:
