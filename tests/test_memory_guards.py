@@ -31,14 +31,15 @@ class Guarded:
         self._surroundings = []
 
     def place(self, tensor, against_start, gap):
-        """Copy `tensor` to `gap` bytes from the guard page before it (against_start) or behind it."""
+        """Copy `tensor` to `gap` bytes, any number, from the guard page before it (against_start) or behind it."""
         size = tensor.numel() * tensor.element_size()
         inner = math.ceil((size + gap) / PAGE) * PAGE
         memory = mmap.mmap(-1, inner + 2 * PAGE)
         everything = torch.frombuffer(memory, dtype=torch.uint8)
         everything.fill_(PATTERN)
         start = PAGE + (gap if against_start else inner - size - gap)
-        placed = everything[start : start + size].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+        placed = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start)
+        placed = placed.as_strided(tensor.shape, tensor.stride())
         placed.copy_(tensor)
         self._surroundings += [everything[PAGE:start], everything[start + size : PAGE + inner]]
         protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -69,7 +70,7 @@ def check_guarded(backend, dtype, numels, against_start, gap, options):
     guarded = Guarded()
 
     def place(tensor):
-        return guarded.place(tensor, against_start, gap * tensor.element_size())
+        return guarded.place(tensor, against_start, int(gap * tensor.element_size()))
 
     optimizer, params = build(backend, dtype, numels, place, options)
     free, free_params = build(backend, dtype, numels, torch.clone, options)
@@ -96,17 +97,17 @@ def test_nothing_outside_is_touched(backend, instruction_set, dtype, options, ag
 
 @pytest.mark.parametrize("options", helpers.PERTURBATIONS[:2], ids=helpers.describe)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
-@pytest.mark.parametrize("against_start", [True, False])
+@pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 5.5)])
 @pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
-def test_stores_past_the_caches_touch_nothing_outside(backend, instruction_set, dtype, options, against_start):
-    """The first size fills its pages, so that both of its ends lie against a guard."""
-    check_guarded(backend, dtype, ((1 << 22) // dtype.itemsize, 16384 * 3 + 5), against_start, 0, options)
+def test_stores_past_the_caches_touch_nothing_outside(backend, instruction_set, dtype, options, against_start, gap):
+    """Without a gap the first size fills its pages, so that both of its ends lie against a guard."""
+    check_guarded(backend, dtype, ((1 << 22) // dtype.itemsize, *SIZES, 16384 * 3 + 5), against_start, gap, options)
 
 
 def test_guards_see_a_changed_byte():
     guarded = Guarded()
     placed = guarded.place(torch.zeros(3), True, 4)
     guarded.check()
-    placed.as_strided((1,), (1,), placed.storage_offset() + 3).zero_()
+    ctypes.memset(placed.data_ptr() + placed.nbytes, 0, 1)
     with pytest.raises(AssertionError):
         guarded.check()

@@ -213,12 +213,32 @@ struct PaddedBlock {
   }
 };
 
+// Elements of y before the first that is aligned to the vectors that bypass the caches; -1 where none is.
+template <class P, class A>
+EXTRAP_HD int64_t until_aligned(const TensorEntry& t) {
+  constexpr uintptr_t kAlignment = kVectorBytes / sizeof(A) * sizeof(P);
+  const uintptr_t bytes = -reinterpret_cast<uintptr_t>(t.y) % kAlignment;
+  return bytes % sizeof(P) == 0 ? static_cast<int64_t>(bytes / sizeof(P)) : -1;
+}
+
+// Fewer elements than a block.
+template <class Rule, class P, class G, class A, bool kNoise>
+__attribute__((noinline)) void step_part(const StepConfig& config, const StepConstants<A>& c, const Rule& rule,
+                                         const TensorEntry& t, int64_t begin, int64_t end) {
+  PaddedBlock<P, G, A, Rule::kBuffers> part({t, begin}, static_cast<size_t>(end - begin), !config.correct);
+  step_block<Rule, P, G, A, kNoise>(config, c, rule, t, begin, part.block, false);
+  part.store();
+}
+
+// `shift`: how far the chunks of this tensor are moved, but for the beginning of the first and the end of the last one.
 template <class Rule, class P, class G, class A, bool kNoise>
 EXTRAP_HD void step_chunk(const StepConfig& config, const StepConstants<A>& c, const Rule& rule, const TensorEntry& t,
-                          const Chunk& chunk, bool streaming) {
+                          const Chunk& chunk, int64_t shift, bool streaming) {
   constexpr int64_t kPrefetchElements = kPrefetchAhead / sizeof(A);
-  const int64_t end = chunk.begin + chunk.count;
-  int64_t i = chunk.begin;
+  const int64_t shifted_end = chunk.begin + chunk.count + shift;
+  const int64_t end = shifted_end < t.numel ? shifted_end : t.numel;
+  int64_t i = chunk.begin + shift;
+  if (chunk.begin == 0 && shift > 0) step_part<Rule, P, G, A, kNoise>(config, c, rule, t, 0, shift < end ? shift : end);
   for (; i + kBlock <= end; i += kBlock) {
     const Block<P, G, A, Rule::kBuffers> block(t, i);
     // Not past the end: small tensors would fetch what nobody needs.
@@ -226,16 +246,11 @@ EXTRAP_HD void step_chunk(const StepConfig& config, const StepConstants<A>& c, c
     step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, block, streaming);
   }
   if (streaming) finish_streaming();
-  if (i < end) {
-    PaddedBlock<P, G, A, Rule::kBuffers> rest({t, i}, static_cast<size_t>(end - i), !config.correct);
-    step_block<Rule, P, G, A, kNoise>(config, c, rule, t, i, rest.block, false);
-    rest.store();
-  }
+  if (i < end) step_part<Rule, P, G, A, kNoise>(config, c, rule, t, i, end);
 }
 
 template <class Rule, class P, class G, class A>
 void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chunks, int64_t count, bool streaming) {
-  constexpr size_t kAlignment = kVectorBytes / sizeof(A) * sizeof(P);
   const StepConstants<A> c(config, Rule::kOwnDecay);
   const TensorEntry* last = tensors + chunks[0].tensor;
   Rule rule(config, *last);
@@ -244,11 +259,12 @@ void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chu
     // All that a rule takes from a tensor: its powers of beta cost as much as stepping a small one.
     if (t.step != last->step || t.trust != last->trust) rule = Rule(config, t);
     last = &t;
-    const bool stream = streaming && reinterpret_cast<uintptr_t>(t.y) % kAlignment == 0;
+    const int64_t unaligned = streaming ? until_aligned<P, A>(t) : -1;
+    // Noise comes in blocks that begin where the tensor does: there, an unaligned y takes its way through the caches.
     if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms))
-      step_chunk<Rule, P, G, A, true>(config, c, rule, t, *chunk, stream);
+      step_chunk<Rule, P, G, A, true>(config, c, rule, t, *chunk, 0, unaligned == 0);
     else
-      step_chunk<Rule, P, G, A, false>(config, c, rule, t, *chunk, stream);
+      step_chunk<Rule, P, G, A, false>(config, c, rule, t, *chunk, unaligned > 0 ? unaligned : 0, unaligned >= 0);
   }
 }
 
