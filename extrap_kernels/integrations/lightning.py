@@ -70,7 +70,9 @@ class ExtrapolationCallback(*[package.Callback for package in _packages]):  # ty
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Switch to the base iterate."""
         for optimizer in _optimizers(trainer):
-            optimizer.eval()
+            # Before the first step there is no other point. Lightning's tuner saves then, and trains without callbacks.
+            if optimizer.state:
+                optimizer.eval()
 
     # At the end of the epoch, since at the end of training other callbacks put an average into the model.
     on_test_start = on_predict_start = on_train_epoch_end = on_validation_start

@@ -257,6 +257,16 @@ def test_weight_averaging(pl, tmp_path, last):
     torch.testing.assert_close([p.data for p in model.parameters()], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_learning_rate_finder(pl, tmp_path):
+    """It saves a checkpoint, trains with no callback of ours, and goes back."""
+    model = module(pl)
+    before = [p.detach().clone() for p in model.parameters()]
+    run = trainer(pl, tmp_path, epochs=5)
+    pl.tuner.Tuner(run).lr_find(model, loader(), num_training=6, update_attr=False)
+    helpers.assert_same_bits([p.data for p in model.parameters()], before)
+    assert not any(state["step"] for state in run.optimizers[0].state.values())
+
+
 def test_other_optimizers_are_left_alone(pl, tmp_path):
     model = module(pl)
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)
