@@ -106,6 +106,8 @@ def test_grad_scaler():
     optimizer.step()
     helpers.assert_same_bits(helpers.snapshot(plain), before)
     assert scaler.get_scale() == 2.0**7
+    # Accelerate takes a step that is called for one that is taken, as with torch's fused optimizers: README.md.
+    assert not optimizer.step_was_skipped
 
 
 def test_example(capsys):
