@@ -95,8 +95,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     # The step
 
-    # Traced, a step would be a graph of its own for every state of the plans; as a call it costs nothing more.
-    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def step(self, closure: Optional[Closure] = None) -> Any:
         """Correct the base iterate with the gradients and move the parameters to the next extrapolated point.
 

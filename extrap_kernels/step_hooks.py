@@ -28,6 +28,9 @@ def skip_idle(plain: Callable[..., Any], hooked: Callable[..., Any]) -> Callable
         hooked: the same as ``Optimizer.profile_hook_step`` wraps it.
     """
 
+    # Traced, a step would be a graph of its own for every optimizer and every state of its plans; as a call it costs
+    # nothing more.
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     @functools.wraps(hooked)
     def step(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
         busy = _has_hooks(self) or torch._C._autograd._profiler_enabled()

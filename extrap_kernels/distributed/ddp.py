@@ -53,8 +53,8 @@ def register_local_gradient_hook(
     if not isinstance(optimizer, ExtrapOptimizer):
         raise TypeError(
             f"optimizer is a {type(optimizer).__name__}; it must be an optimizer of extrap_kernels (the one inside "
-            "PostLocalSGDOptimizer). Under ZeroRedundancyOptimizer all workers share one extrapolated point, so there "
-            "is no local gradient to extrapolate along"
+            "PostLocalSGDOptimizer or AcceleratedOptimizer). Under ZeroRedundancyOptimizer all workers share one "
+            "extrapolated point, so there is no local gradient to extrapolate along"
         )
     captured = LocalGradients(ddp_model, optimizer, base_hook or allreduce_hook, base_state)
     ddp_model.register_comm_hook(captured, _capture_and_reduce)

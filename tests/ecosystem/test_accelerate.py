@@ -1,5 +1,9 @@
 """Hugging Face Accelerate: its wrapper of the optimizer, gradient accumulation, checkpoints, GradScaler."""
 
+import pathlib
+import re
+import runpy
+
 import helpers
 import pytest
 import torch
@@ -102,3 +106,12 @@ def test_grad_scaler():
     optimizer.step()
     helpers.assert_same_bits(helpers.snapshot(plain), before)
     assert scaler.get_scale() == 2.0**7
+    # Accelerate takes a step that is called for one that is taken, as with torch's fused optimizers: README.md.
+    assert not optimizer.step_was_skipped
+
+
+def test_example(capsys):
+    example = pathlib.Path(__file__).parents[2] / "examples" / "accelerate_loop.py"
+    runpy.run_path(str(example), run_name="__main__")
+    shown = re.search(r"loss (\S+)", capsys.readouterr().out)
+    assert float(shown[1]) < 0.02

@@ -212,6 +212,61 @@ def test_extragradient_steps(pl, tmp_path):
     helpers.assert_same_bits(*results)
 
 
+class Visited:
+    """The base iterates at the start and after each step, or epoch, of a module."""
+
+    def __init__(self, model, after):
+        self.model, self.points = model, [[p.detach().clone() for p in model.parameters()]]
+        setattr(model, after, self.append)
+
+    def append(self, *_):
+        self.points.append(rounded_base(self.model))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_stochastic_weight_averaging(pl, tmp_path, last):
+    """The average of the base iterates before each epoch, which nothing overwrites at the end."""
+    model = module(pl)
+    visited = Visited(model, "on_train_epoch_end")
+    run = trainer(pl, tmp_path, epochs=3)
+    run.callbacks.insert(0 if last else 1, pl.callbacks.StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=1))
+    run.fit(model, loader())
+    expected = [torch.stack(points).mean(0) for points in zip(*visited.points[:-1])]
+    torch.testing.assert_close([p.data for p in model.parameters()], expected, rtol=1e-5, atol=1e-6)
+    # It ends by a step from the average where there are batch statistics.
+    model.net.append(torch.nn.BatchNorm1d(1))
+    with pytest.raises(ValueError, match="use WeightAveraging"):
+        run.fit(model, loader())
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_weight_averaging(pl, tmp_path, last):
+    class Averaging(pl.callbacks.EMAWeightAveraging):
+        def on_train_batch_end(self, trainer, *args):
+            with trainer.optimizers[0].base_parameters():
+                super().on_train_batch_end(trainer, *args)
+
+    model = module(pl)
+    visited = Visited(model, "on_train_batch_end")
+    run = trainer(pl, tmp_path)
+    run.callbacks.insert(0 if last else 1, Averaging(decay=0.5))
+    run.fit(model, loader())
+    expected = visited.points[1]
+    for point in visited.points[2:]:
+        expected = [(a + b) / 2 for a, b in zip(expected, point)]
+    torch.testing.assert_close([p.data for p in model.parameters()], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_learning_rate_finder(pl, tmp_path):
+    """It saves a checkpoint, trains with no callback of ours, and goes back."""
+    model = module(pl)
+    before = [p.detach().clone() for p in model.parameters()]
+    run = trainer(pl, tmp_path, epochs=5)
+    pl.tuner.Tuner(run).lr_find(model, loader(), num_training=6, update_attr=False)
+    helpers.assert_same_bits([p.data for p in model.parameters()], before)
+    assert not any(state["step"] for state in run.optimizers[0].state.values())
+
+
 def test_other_optimizers_are_left_alone(pl, tmp_path):
     model = module(pl)
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)

@@ -1,0 +1,48 @@
+"""ExtrapAdamW under Hugging Face Accelerate: accumulated gradients, evaluation and saving at the base iterate."""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+
+from extrap_kernels import ExtrapAdamW
+
+EPOCHS, BATCH, ACCUMULATED = 20, 64, 2
+
+
+def main() -> None:
+    """Train on the length of a vector and print the loss on data that were left out."""
+    torch.set_num_threads(1)  # the tensors are tiny
+    torch.manual_seed(0)
+    x = torch.randn(1024, 4)
+    y = x.norm(dim=1, keepdim=True)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATED)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+    optimizer = ExtrapAdamW(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * 768 // (BATCH * ACCUMULATED))
+    loader = DataLoader(TensorDataset(x[:768], y[:768]), batch_size=BATCH, shuffle=True)
+    model, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(EPOCHS):
+            optimizer.train()
+            for inputs, targets in loader:
+                with accelerator.accumulate(model):
+                    accelerator.backward(mse_loss(model(inputs), targets))
+                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+            # Accelerate passes train() and eval() on: the model holds the base iterate now, to evaluate and to save.
+            optimizer.eval()
+            with torch.no_grad():
+                loss = mse_loss(model(x[768:]), y[768:])
+            accelerator.save_state(folder)
+    print(f"loss {loss:.3f}")
+
+
+if __name__ == "__main__":
+    main()
