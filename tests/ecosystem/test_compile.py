@@ -25,8 +25,8 @@ def quiet_compiler(caplog):
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
-    records = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
-    assert not [record.getMessage() for record in records]
+    records = [record for record in caplog.get_records("call") if record.name.startswith("torch._dynamo")]
+    assert not [record.getMessage() for record in records if record.levelno >= logging.WARNING]
 
 
 def train(compiled, backend, name):
