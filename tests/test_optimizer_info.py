@@ -188,6 +188,17 @@ def test_older_state_dict(backend, info, desc):
     assert_go_on_alike(optimizer, resumed)
 
 
+def test_adamw_stays_adamw_with_what_adam_saved(backend):
+    """And takes its learning rate and moments."""
+    saved = ExtrapAdam(helpers.zoo(backend), lr=0.5, weight_decay=0.1, backend=backend)
+    helpers.train(saved, steps=2)
+    resumed = ExtrapAdamW(copies(saved), backend=backend)
+    resumed.load_state_dict(saved.state_dict())
+    saved.param_groups[0]["decoupled_weight_decay"] = True
+    assert resumed.param_groups[0]["lr"] == 0.5
+    assert_go_on_alike(saved, resumed)
+
+
 @every_case
 def test_deepcopy(backend, info, desc):
     optimizer = trained(info, desc, backend, params=helpers.zoo(backend, names=["matrix", "scalar"]))
