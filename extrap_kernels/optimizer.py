@@ -283,7 +283,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             if name not in state:
                 state[name] = torch.zeros_like(state["base"])
             elif not has_state_layout(state[name], param):
-                # The parameter was given another memory format, or the state was exchanged.
+                # The parameter was given another memory format or dtype, or the state was exchanged.
                 state[name] = empty_state(param).copy_(state[name])
         return state
 

@@ -1,5 +1,7 @@
 """Gradients, layouts and calls out of the ordinary."""
 
+import itertools
+
 import helpers
 import pytest
 import torch
@@ -268,6 +270,21 @@ def test_swapped_storage_is_followed(backend, swap):
         helpers.train(each, steps=2, seed=9)
     helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(plain))
     helpers.assert_same_bits(abandoned, left)
+
+
+@pytest.mark.parametrize("before, after", list(itertools.permutations(helpers.DTYPES[:3], 2)), ids=helpers.describe)
+def test_cast_parameters_go_on_in_their_new_precision(backend, before, after):
+    """As after module.double(): like a run of that dtype that resumes from the state."""
+    params = helpers.zoo(backend, before)
+    optimizer = make(backend, params)
+    helpers.train(optimizer, steps=2)
+    resumed = make(backend, [torch.nn.Parameter(p.detach().to(after)) for p in params])
+    resumed.load_state_dict(optimizer.state_dict())
+    for p in params:
+        p.grad, p.data = None, p.data.to(after)
+    for each in (optimizer, resumed):
+        helpers.train(each, steps=2, seed=9)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(resumed))
 
 
 def test_lazily_conjugated_parameter(backend):
