@@ -80,7 +80,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: an option that cannot be carried out, or a parameter whose elements share memory.
         """
-        self.check_group({**self.defaults, **param_group})
+        if isinstance(param_group, dict):  # torch refuses everything else
+            self.check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         shared = next((p for p in group["params"] if overlaps(p)), None)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import helpers
 import pytest
@@ -158,6 +159,34 @@ def test_empty_groups_and_lists(backend, info):
     with pytest.raises(ValueError, match="optimizer got an empty parameter list"):
         info.optim_cls([], backend=backend)
     info.optim_cls([{"params": []}], backend=backend).step()
+
+
+BAD_GROUPS = {
+    "list": lambda known, new: [new],
+    "set": lambda known, new: {"params": {new}},
+    "number": lambda known, new: {"params": [1.0]},
+    "not a leaf": lambda known, new: {"params": [new * 2]},
+    "of another group": lambda known, new: {"params": [known]},
+    "twice": lambda known, new: {"params": [new, new]},
+    "unnamed beside named": lambda known, new: {"params": [("new", new)]},
+}
+
+
+@every_optimizer
+@pytest.mark.parametrize("bad", BAD_GROUPS.values(), ids=BAD_GROUPS)
+def test_bad_groups_are_refused_as_by_torch(info, bad):
+    """In the same words; a warning counts as an error here."""
+    known, new = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    said = []
+    for optimizer in (torch.optim.SGD([known]), info.optim_cls([known])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                optimizer.add_param_group(bad(known, new))
+            except (TypeError, ValueError, UserWarning) as error:
+                said.append((type(error), str(error)))
+    assert len(said) == 2 and said[0] == said[1]
+    assert len(optimizer.param_groups) == 1
 
 
 @every_case
