@@ -112,7 +112,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
         """
-        if not self.state and closure is None and not self._extrapolated and self._only_creates_state():
+        found_inf = getattr(self, "found_inf", None)
+        skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
+        first = not self.state and not skipped and closure is None and not self._extrapolated
+        if first and self._only_creates_state():
             return None
         self._require_train_mode("step()")
         loss = None
@@ -127,8 +130,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 f"step() of param group {waiting[0]} with extrapolation='extragradient' needs extrapolate() after the "
                 "first backward, or a closure"
             )
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0:
+        if skipped:
             self._return_to_base(only_without_gradient=False)
         else:
             scale = getattr(self, "grad_scale", None)

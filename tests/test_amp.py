@@ -92,6 +92,15 @@ def test_steps_are_those_of_an_unscaled_run(backend, dtype, options, skipped):
     helpers.assert_same_bits(helpers.snapshot(scaled), helpers.snapshot(plain))
 
 
+def test_skipped_first_step_of_a_warmup_leaves_no_state(backend):
+    """A learning rate of 0 is no reason to create it, where the step is known to be skipped."""
+    params = helpers.zoo(backend)
+    optimizer, scaler = ExtrapSGD(params, lr=0.0, backend=backend), make_scaler(backend)
+    take(optimizer, scaler, seed=0, overflow=True)
+    assert bool(optimizer.state) == works_on_device(backend)
+    assert_at_start(optimizer)
+
+
 def test_any_scale_divides_the_gradients_and_the_local_ones(backend):
     optimizer = make(backend, torch.float32, OPTIONS["noisy"])
     params = helpers.parameters_of(optimizer)
