@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -37,7 +38,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
             ``max_grad_norm`` bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
-            tensor from a backend that works on the device; None while ``max_grad_norm`` is None.
+            tensor from a backend that works on the device; infinite, or not a number, if GradScaler skipped that step.
+            None while ``max_grad_norm`` is None.
     """
 
     rule: ModuleType
@@ -132,6 +134,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             )
         if skipped:
             self._return_to_base(only_without_gradient=False)
+            # Known without a look at the gradients.
+            clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
+            self.grad_norm = math.inf if clipped else None
         else:
             scale = getattr(self, "grad_scale", None)
             self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
