@@ -157,11 +157,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
                 before a step, or for a sparse gradient; nothing has changed then.
+            ValueError: noise in a group of ``extrapolation="extragradient"``; nothing has changed then.
         """
         self._require_train_mode("extrapolate()")
         groups = self._extragradient_groups()
         if not groups:
             raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
+        for i in groups:
+            options.check_noise(self.param_groups[i])  # which may have been changed
         if self._extrapolated:
             raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
         self._run(groups, correct=False, grad_scale=grad_scale)

@@ -119,6 +119,11 @@ def check(group: Mapping[str, Any]) -> None:
     seed = group["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
+    check_noise(group)
+
+
+def check_noise(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for noise in a mode that takes none."""
     if group["extrapolation"] == "extragradient" and group["noise"] is not None:
         raise ValueError(
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
