@@ -126,11 +126,12 @@ def test_goes_in_the_right_direction(backend, info, desc, contiguous, schedulers
 
 
 @every_case
+@pytest.mark.parametrize("schedulers", range(3))
 @pytest.mark.parametrize("option", [{"lr": 0.002}, {"weight_decay": 0.01}], ids=lambda option: next(iter(option)))
-def test_param_groups(backend, info, desc, option):
+def test_param_groups(backend, info, desc, option, schedulers):
     weight, bias, loss = linear_model(backend)
     optimizer = info.optim_cls([{"params": [weight]}, {"params": [bias], **option}], **keywords(info, desc, backend))
-    assert_right_direction(optimizer, loss)
+    assert_right_direction(optimizer, loss, [make(optimizer) for make in info.scheduler_inputs[schedulers]])
 
 
 @every_case
@@ -201,7 +202,23 @@ def test_save_and_load(backend, info, desc, named):
     file.seek(0)
     resumed = info.optim_cls(names(copies(optimizer), named[1]), **keywords(info, desc, backend))
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    helpers.assert_same_bits(resumed.state_dict()["state"], optimizer.state_dict()["state"])
+    saved = [each.state_dict() for each in (resumed, optimizer)]
+    for group in [group for each in saved for group in each["param_groups"]]:
+        for name in ("param_names", "differentiable"):  # torch keeps the one, and adds the other to what is loaded
+            group.pop(name, None)
+    helpers.assert_same_bits(*saved)
+    assert_go_on_alike(optimizer, resumed)
+
+
+@every_case
+def test_step_count_may_be_a_number(backend, info, desc):
+    """Some tools make one of a 0-dim tensor, and torch's optimizers take it."""
+    optimizer = trained(info, desc, backend)
+    state_dict = copy.deepcopy(optimizer.state_dict())
+    for state in state_dict["state"].values():
+        state["step"] = state["step"].item()
+    resumed = info.optim_cls(copies(optimizer), **keywords(info, desc, backend))
+    resumed.load_state_dict(state_dict)
     assert_go_on_alike(optimizer, resumed)
 
 
@@ -330,6 +347,25 @@ def test_tensor_lr_is_read_and_not_changed(backend, info, desc):
     lr.fill_(0.5)
     by_number.param_groups[0]["lr"] = 0.5
     assert_go_on_alike(by_tensor, by_number)
+
+
+@every_optimizer
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+def test_tensor_lr_of_any_dims(backend, info, shape):
+    """Also under a scheduler, which keeps the shape."""
+    rates = (torch.full(shape, 0.125), 0.125)
+    optimizers = [info.optim_cls(helpers.zoo(backend), lr=lr, backend=backend) for lr in rates]
+    for optimizer, scheduler in [(each, lr_scheduler.ExponentialLR(each, 0.5)) for each in optimizers]:
+        helpers.train(optimizer, steps=2)
+        scheduler.step()
+    assert optimizers[0].param_groups[0]["lr"].shape == shape
+    assert_go_on_alike(*optimizers)
+
+
+@every_optimizer
+def test_can_be_printed(backend, info):
+    text = repr(trained(info, "default", backend))
+    assert text.startswith(f"{info.optim_cls.__name__} (") and "extrapolation: past_gradient" in text
 
 
 @every_optimizer
