@@ -375,6 +375,21 @@ def test_groups_with_options_of_their_own(backend):
     helpers.assert_same_bits((params, state), (sum((e[0] for e in expected), []), sum((e[1] for e in expected), [])))
 
 
+def test_grouping_changes_no_bit(backend):
+    """Nor the noise, which counts the parameters over all groups, also those without a gradient."""
+    params, twins = (helpers.zoo(backend) for _ in range(2))
+    grouped = make(backend, [{"params": params[:4]}, {"params": params[4:9]}])
+    grouped.add_param_group({"params": params[9:]})
+    together = make(backend, twins)
+    for t in range(3):
+        for ps in (params, twins):
+            helpers.set_gradients(ps, seed=t)
+            ps[1].grad = ps[6].grad = None
+        grouped.step()
+        together.step()
+    helpers.assert_same_bits(helpers.snapshot(grouped), helpers.snapshot(together))
+
+
 # Options
 
 PARAMS = [torch.nn.Parameter(torch.ones(2))]
