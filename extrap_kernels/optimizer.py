@@ -206,7 +206,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor],
     ) -> None:
-        if self._snapshot is None or not self._snapshot.matches(self.state):
+        if self._snapshot is None or not self._snapshot.matches(self.state, self.param_groups):
             self._plans = {}
         # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
         stale = [i for i in groups if not self._is_fresh(i)]
@@ -270,7 +270,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         for i in groups:
             first = sum(len(group["params"]) for group in self.param_groups[:i])
             self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
-        self._snapshot = backends.state_snapshot(self.state)
+        self._snapshot = backends.state_snapshot(self.state, self.param_groups)
 
     def _is_fresh(self, i: int) -> bool:
         plan = self._plans.get(i)

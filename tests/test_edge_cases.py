@@ -375,6 +375,33 @@ def test_groups_with_options_of_their_own(backend):
     helpers.assert_same_bits((params, state), (sum((e[0] for e in expected), []), sum((e[1] for e in expected), [])))
 
 
+EDITS = {
+    "other parameter": lambda groups, new: groups[0]["params"].__setitem__(0, new),
+    "other list": lambda groups, new: groups[1].update(params=[new]),
+    "one more": lambda groups, new: groups[1]["params"].append(new),
+    "one less": lambda groups, new: groups[0]["params"].pop(),
+    "moved": lambda groups, new: groups[1]["params"].append(groups[0]["params"].pop()),
+    "group removed": lambda groups, new: groups.pop(0),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edited_groups_are_followed(backend, edit):
+    """As by code that prunes or grows a model: those step that the groups hold now, at the rate of their group."""
+    params = [torch.nn.Parameter(torch.zeros(3, device=helpers.DEVICES[backend])) for _ in range(4)]
+    groups = [{"params": params[:2], "lr": 0.5}, {"params": [params[2]], "lr": 0.25}]
+    optimizer = ExtrapSGD(groups, extrapolation=None, backend=backend)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.step()
+    before = [p.detach().clone() for p in params]
+    edit(optimizer.param_groups, params[3])
+    optimizer.step()
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    helpers.assert_same_bits([p.detach() for p in params], [b - rates.get(p, 0) for p, b in zip(params, before)])
+
+
 def test_grouping_changes_no_bit(backend):
     """Nor the noise, which counts the parameters over all groups, also those without a gradient."""
     params, twins = (helpers.zoo(backend) for _ in range(2))
