@@ -73,8 +73,8 @@ PYBIND11_MODULE(_C, m) {
       .def("measure", &extrap::DevicePlan::measure)
       .def("step", &extrap::DevicePlan::step)
       .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum);
-  py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer's state consists of.")
-      .def(py::init<const py::dict&>())
+  py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer consists of.")
+      .def(py::init<const py::dict&, const py::list&>())
       .def("matches", &extrap::StateSnapshot::matches);
   m.attr("cuda_built") = kCudaBuilt;
   m.def("cuda_problem", &cuda_problem, "Why no CUDA device can be used, or None.");

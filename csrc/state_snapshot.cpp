@@ -8,7 +8,7 @@ namespace {
 // Calls visit() for every parameter, its dict, and the values in that; stops where it returns false. Walking the dicts
 // costs a third of looking the keys up.
 template <class Visit>
-bool walk(PyObject* state, const Visit& visit) {
+bool walk(PyObject* state, Visit&& visit) {
   Py_ssize_t outer = 0;
   PyObject *param, *entries;
   while (PyDict_Next(state, &outer, &param, &entries)) {
@@ -22,6 +22,17 @@ bool walk(PyObject* state, const Visit& visit) {
   return true;
 }
 
+// Calls visit() for every parameter of the groups, and with null at the end of each; stops where it returns false.
+template <class Visit>
+bool walk_groups(const py::list& groups, Visit&& visit) {
+  for (const py::handle group : groups) {
+    for (const py::handle param : py::list(group["params"]))
+      if (!visit(param.ptr())) return false;
+    if (!visit(nullptr)) return false;
+  }
+  return true;
+}
+
 // A number that changes whenever the dict does (PEP 509), which later Pythons have no more.
 #if PY_VERSION_HEX < 0x030C0000
 constexpr bool kHasVersions = true;
@@ -31,9 +42,25 @@ constexpr bool kHasVersions = false;
 uint64_t version_of(PyObject*) { return 0; }
 #endif
 
+// Visits the objects that are expected, one after the other.
+class Expected {
+ public:
+  explicit Expected(const std::vector<py::object>& objects) : next_(objects.begin()), end_(objects.end()) {}
+
+  bool operator()(PyObject* object) { return next_ != end_ && (next_++)->ptr() == object; }
+  bool is_at_end() const { return next_ == end_; }
+
+ private:
+  std::vector<py::object>::const_iterator next_, end_;
+};
+
 }  // namespace
 
-StateSnapshot::StateSnapshot(const py::dict& state) {
+StateSnapshot::StateSnapshot(const py::dict& state, const py::list& groups) {
+  walk_groups(groups, [this](PyObject* param) {
+    params_.push_back(py::reinterpret_borrow<py::object>(param));
+    return true;
+  });
   walk(state.ptr(), [this](PyObject* object) {
     objects_.push_back(py::reinterpret_borrow<py::object>(object));
     if (kHasVersions && PyDict_Check(object)) versions_.push_back({object, version_of(object)});
@@ -50,12 +77,12 @@ bool StateSnapshot::is_untouched(const py::dict& state) const {
   return true;
 }
 
-bool StateSnapshot::matches(const py::dict& state) const {
+bool StateSnapshot::matches(const py::dict& state, const py::list& groups) const {
+  Expected params(params_);
+  if (!walk_groups(groups, params) || !params.is_at_end()) return false;
   if (is_untouched(state)) return true;
-  auto expected = objects_.begin();
-  const bool same =
-      walk(state.ptr(), [&](PyObject* object) { return expected != objects_.end() && (expected++)->ptr() == object; });
-  return same && expected == objects_.end();
+  Expected objects(objects_);
+  return walk(state.ptr(), objects) && objects.is_at_end();
 }
 
 }  // namespace extrap

@@ -1,4 +1,5 @@
-// The objects that an optimizer's state consists of, to see in every step whether one was exchanged.
+// The objects that an optimizer's state and the parameters of its groups are, to see in every step whether one was
+// exchanged.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,16 +11,16 @@ namespace extrap {
 
 class StateSnapshot {
  public:
-  // `state` maps each parameter to a dict of its state.
-  explicit StateSnapshot(const pybind11::dict& state);
+  // `state` maps each parameter to a dict of its state; each of the groups is a dict with a list `params`.
+  StateSnapshot(const pybind11::dict& state, const pybind11::list& groups);
 
-  // Whether `state` still consists of the same objects in the same order.
-  bool matches(const pybind11::dict& state) const;
+  // Whether both still consist of the same objects in the same order.
+  bool matches(const pybind11::dict& state, const pybind11::list& groups) const;
 
  private:
   bool is_untouched(const pybind11::dict& state) const;
 
-  std::vector<pybind11::object> objects_;
+  std::vector<pybind11::object> objects_, params_;
   struct Version {
     PyObject* dict;  // among the objects, or the state itself
     uint64_t tag;

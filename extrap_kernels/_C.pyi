@@ -124,11 +124,11 @@ class DevicePlan:
         """Add the squares of the gradients as they are to the float64 number at an address."""
 
 class StateSnapshot:
-    """The objects that an optimizer's state consists of, to see whether one was exchanged."""
+    """The objects that an optimizer's state and the parameters of its groups are, to see whether one was exchanged."""
 
-    def __init__(self, state: dict[Tensor, Any]) -> None: ...
-    def matches(self, state: dict[Tensor, Any]) -> bool:
-        """Whether ``state`` still consists of the same objects in the same order."""
+    def __init__(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> None: ...
+    def matches(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> bool:
+        """Whether both still consist of the same objects in the same order."""
 
 cuda_built: bool
 

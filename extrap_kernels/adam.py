@@ -133,3 +133,9 @@ class ExtrapAdamW(ExtrapAdam):
             backend=backend,
             **extrapolation_options,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # As in torch: what ExtrapAdam has saved does not change what this class is.
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

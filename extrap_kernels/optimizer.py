@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -37,7 +38,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
             ``max_grad_norm`` bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
-            tensor from a backend that works on the device; None while ``max_grad_norm`` is None.
+            tensor from a backend that works on the device; infinite, or not a number, if GradScaler skipped that step.
+            None while ``max_grad_norm`` is None.
     """
 
     rule: ModuleType
@@ -80,7 +82,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: an option that cannot be carried out, or a parameter whose elements share memory.
         """
-        self.check_group({**self.defaults, **param_group})
+        if isinstance(param_group, dict):  # torch refuses everything else
+            self.check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         shared = next((p for p in group["params"] if overlaps(p)), None)
@@ -109,7 +112,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
         """
-        if not self.state and closure is None and not self._extrapolated and self._only_creates_state():
+        found_inf = getattr(self, "found_inf", None)
+        skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
+        first = not self.state and not skipped and closure is None and not self._extrapolated
+        if first and self._only_creates_state():
             return None
         self._require_train_mode("step()")
         loss = None
@@ -124,9 +130,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 f"step() of param group {waiting[0]} with extrapolation='extragradient' needs extrapolate() after the "
                 "first backward, or a closure"
             )
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0:
+        if skipped:
             self._return_to_base(only_without_gradient=False)
+            # Known without a look at the gradients.
+            clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
+            self.grad_norm = math.inf if clipped else None
         else:
             scale = getattr(self, "grad_scale", None)
             self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
@@ -147,11 +155,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
                 before a step, or for a sparse gradient; nothing has changed then.
+            ValueError: noise in a group of ``extrapolation="extragradient"``; nothing has changed then.
         """
         self._require_train_mode("extrapolate()")
         groups = self._extragradient_groups()
         if not groups:
             raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
+        for i in groups:
+            options.check_noise(self.param_groups[i])  # which may have been changed
         if self._extrapolated:
             raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
         self._run(groups, correct=False, grad_scale=grad_scale)
@@ -193,7 +204,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor],
     ) -> None:
-        if self._snapshot is None or not self._snapshot.matches(self.state):
+        if self._snapshot is None or not self._snapshot.matches(self.state, self.param_groups):
             self._plans = {}
         # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
         stale = [i for i in groups if not self._is_fresh(i)]
@@ -257,7 +268,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         for i in groups:
             first = sum(len(group["params"]) for group in self.param_groups[:i])
             self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
-        self._snapshot = backends.state_snapshot(self.state)
+        self._snapshot = backends.state_snapshot(self.state, self.param_groups)
 
     def _is_fresh(self, i: int) -> bool:
         plan = self._plans.get(i)
@@ -281,7 +292,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             if name not in state:
                 state[name] = torch.zeros_like(state["base"])
             elif not has_state_layout(state[name], param):
-                # The parameter was given another memory format, or the state was exchanged.
+                # The parameter was given another memory format or dtype, or the state was exchanged.
                 state[name] = empty_state(param).copy_(state[name])
         return state
 

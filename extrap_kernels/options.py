@@ -20,7 +20,8 @@ class ExtrapolationOptions(TypedDict, total=False):
         extrapolation: direction from the base iterate ``x`` to the point ``y`` where the next gradient is taken.
             ``"past_gradient"`` (default): this worker's last gradient (Popov 1980, Gidel et al. 2019).
             ``"past_update"``: the last update. ``"extragradient"``: a fresh gradient, two backward passes a step
-            (Korpelevich 1976). ``None``: no extrapolation.
+            (Korpelevich 1976), from what the parameters hold: switched on in mid-run, from the extrapolated point.
+            ``None``: no extrapolation.
         extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``.
         extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None (default: 1).
         noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): random perturbation of ``y``.
@@ -119,6 +120,11 @@ def check(group: Mapping[str, Any]) -> None:
     seed = group["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
+    check_noise(group)
+
+
+def check_noise(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for noise in a mode that takes none."""
     if group["extrapolation"] == "extragradient" and group["noise"] is not None:
         raise ValueError(
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "

@@ -69,7 +69,7 @@ def assert_at_start(optimizer):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=helpers.describe)
+@pytest.mark.parametrize("dtype", helpers.DTYPES[:4], ids=helpers.describe)
 @pytest.mark.parametrize("skipped", [(), (0,), (2,), (0, 1, 4)], ids=str)
 def test_steps_are_those_of_an_unscaled_run(backend, dtype, options, skipped):
     """And no skipped step is seen: neither the first one nor one in the middle."""
@@ -90,6 +90,15 @@ def test_steps_are_those_of_an_unscaled_run(backend, dtype, options, skipped):
         else:
             take(plain, None, seed=t)
     helpers.assert_same_bits(helpers.snapshot(scaled), helpers.snapshot(plain))
+
+
+def test_skipped_first_step_of_a_warmup_leaves_no_state(backend):
+    """A learning rate of 0 is no reason to create it, where the step is known to be skipped."""
+    params = helpers.zoo(backend)
+    optimizer, scaler = ExtrapSGD(params, lr=0.0, backend=backend), make_scaler(backend)
+    take(optimizer, scaler, seed=0, overflow=True)
+    assert bool(optimizer.state) == works_on_device(backend)
+    assert_at_start(optimizer)
 
 
 def test_any_scale_divides_the_gradients_and_the_local_ones(backend):
@@ -122,7 +131,8 @@ def test_scaler_makes_no_pass_of_its_own(backend):
     helpers.assert_same_bits([p.grad for p in helpers.parameters_of(optimizer)], gradients)
 
 
-def test_model_under_autocast(backend):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=helpers.describe)
+def test_model_under_autocast(backend, dtype):
     """The loop of torch's documentation, from loss to loss, with overflow in its first step and in a later one."""
     torch.manual_seed(0)
     device = helpers.DEVICES[backend]
@@ -133,7 +143,7 @@ def test_model_under_autocast(backend):
     scaler = torch.amp.GradScaler(device, init_scale=2.0**8)
     losses = []
     for t in range(100):
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=dtype):
             loss = torch.nn.functional.mse_loss(model(inputs).float(), targets)
         optimizer.zero_grad()
         scaler.scale(loss * (torch.inf if t in (0, 7) else 1.0)).backward()

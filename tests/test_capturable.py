@@ -1,4 +1,4 @@
-"""capturable=True: learning rates and step counts are tensors, as a captured step needs them."""
+"""capturable=True: learning rates and step counts are tensors, as a captured step needs them; betas may be."""
 
 import helpers
 import pytest
@@ -10,10 +10,12 @@ from extrap_kernels import ExtrapAdam, ExtrapAdamW
 @pytest.mark.parametrize("optimizer", [ExtrapAdam, ExtrapAdamW])
 def test_tensors_give_the_bits_of_numbers(backend, optimizer):
     device = helpers.DEVICES[backend]
-    # A number that float32 holds, so that both are the same.
-    plain = optimizer(helpers.zoo(backend), lr=0.125, extrap_lr=0.5, backend=backend)
-    lr, extrap_lr = torch.tensor(0.125, device=device), torch.tensor(0.5, device=device)
-    captured = optimizer(helpers.zoo(backend), lr=lr, extrap_lr=extrap_lr, capturable=True, backend=backend)
+    # Numbers that float32 holds, so that both are the same.
+    numbers = {"lr": 0.125, "extrap_lr": 0.5, "betas": (0.875, 0.96875)}
+    tensors = {name: torch.tensor(numbers[name], device=device) for name in ("lr", "extrap_lr")}
+    tensors["betas"] = tuple(torch.tensor(beta, device=device) for beta in numbers["betas"])
+    plain = optimizer(helpers.zoo(backend), **numbers, backend=backend)
+    captured = optimizer(helpers.zoo(backend), **tensors, capturable=True, backend=backend)
     for each in (plain, captured):
         helpers.train(each, steps=2)
     plain.param_groups[0]["lr"] = 0.25

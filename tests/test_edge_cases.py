@@ -1,5 +1,7 @@
 """Gradients, layouts and calls out of the ordinary."""
 
+import itertools
+
 import helpers
 import pytest
 import torch
@@ -270,6 +272,21 @@ def test_swapped_storage_is_followed(backend, swap):
     helpers.assert_same_bits(abandoned, left)
 
 
+@pytest.mark.parametrize("before, after", list(itertools.permutations(helpers.DTYPES[:3], 2)), ids=helpers.describe)
+def test_cast_parameters_go_on_in_their_new_precision(backend, before, after):
+    """As after module.double(): like a run of that dtype that resumes from the state."""
+    params = helpers.zoo(backend, before)
+    optimizer = make(backend, params)
+    helpers.train(optimizer, steps=2)
+    resumed = make(backend, [torch.nn.Parameter(p.detach().to(after)) for p in params])
+    resumed.load_state_dict(optimizer.state_dict())
+    for p in params:
+        p.grad, p.data = None, p.data.to(after)
+    for each in (optimizer, resumed):
+        helpers.train(each, steps=2, seed=9)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(resumed))
+
+
 def test_lazily_conjugated_parameter(backend):
     values = helpers.random_like(torch.empty(5, dtype=torch.complex64, device=helpers.DEVICES[backend]), 0)
     param, twin = torch.nn.Parameter(values.conj()), torch.nn.Parameter(values.conj().resolve_conj())
@@ -356,6 +373,48 @@ def test_groups_with_options_of_their_own(backend):
     params, state = helpers.snapshot(together)
     expected = [helpers.snapshot(alone) for alone in apart]
     helpers.assert_same_bits((params, state), (sum((e[0] for e in expected), []), sum((e[1] for e in expected), [])))
+
+
+EDITS = {
+    "other parameter": lambda groups, new: groups[0]["params"].__setitem__(0, new),
+    "other list": lambda groups, new: groups[1].update(params=[new]),
+    "one more": lambda groups, new: groups[1]["params"].append(new),
+    "one less": lambda groups, new: groups[0]["params"].pop(),
+    "moved": lambda groups, new: groups[1]["params"].append(groups[0]["params"].pop()),
+    "group removed": lambda groups, new: groups.pop(0),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edited_groups_are_followed(backend, edit):
+    """As by code that prunes or grows a model: those step that the groups hold now, at the rate of their group."""
+    params = [torch.nn.Parameter(torch.zeros(3, device=helpers.DEVICES[backend])) for _ in range(4)]
+    groups = [{"params": params[:2], "lr": 0.5}, {"params": [params[2]], "lr": 0.25}]
+    optimizer = ExtrapSGD(groups, extrapolation=None, backend=backend)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.step()
+    before = [p.detach().clone() for p in params]
+    edit(optimizer.param_groups, params[3])
+    optimizer.step()
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    helpers.assert_same_bits([p.detach() for p in params], [b - rates.get(p, 0) for p, b in zip(params, before)])
+
+
+def test_grouping_changes_no_bit(backend):
+    """Nor the noise, which counts the parameters over all groups, also those without a gradient."""
+    params, twins = (helpers.zoo(backend) for _ in range(2))
+    grouped = make(backend, [{"params": params[:4]}, {"params": params[4:9]}])
+    grouped.add_param_group({"params": params[9:]})
+    together = make(backend, twins)
+    for t in range(3):
+        for ps in (params, twins):
+            helpers.set_gradients(ps, seed=t)
+            ps[1].grad = ps[6].grad = None
+        grouped.step()
+        together.step()
+    helpers.assert_same_bits(helpers.snapshot(grouped), helpers.snapshot(together))
 
 
 # Options

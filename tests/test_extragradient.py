@@ -101,6 +101,17 @@ def test_noise_is_refused(noise, of_group):
         ExtrapSGD([{"params": params, **options}] if of_group else params, **({} if of_group else options))
 
 
+@pytest.mark.parametrize("by_closure", [False, True])
+def test_noise_is_refused_in_mid_run(backend, by_closure):
+    optimizer, twin = (make(backend, **PAST, noise="uniform") for _ in range(2))
+    for each in (optimizer, twin):
+        helpers.train(each, steps=1)
+    optimizer.param_groups[0]["extrapolation"] = "extragradient"
+    with pytest.raises(ValueError, match="Invalid noise value: 'uniform' with extrapolation='extragradient'"):
+        optimizer.step(lambda: None) if by_closure else optimizer.extrapolate()
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
+
+
 def twice(optimizer):
     optimizer.extrapolate()
     optimizer.extrapolate()

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import helpers
 import pytest
@@ -125,11 +126,12 @@ def test_goes_in_the_right_direction(backend, info, desc, contiguous, schedulers
 
 
 @every_case
+@pytest.mark.parametrize("schedulers", range(3))
 @pytest.mark.parametrize("option", [{"lr": 0.002}, {"weight_decay": 0.01}], ids=lambda option: next(iter(option)))
-def test_param_groups(backend, info, desc, option):
+def test_param_groups(backend, info, desc, option, schedulers):
     weight, bias, loss = linear_model(backend)
     optimizer = info.optim_cls([{"params": [weight]}, {"params": [bias], **option}], **keywords(info, desc, backend))
-    assert_right_direction(optimizer, loss)
+    assert_right_direction(optimizer, loss, [make(optimizer) for make in info.scheduler_inputs[schedulers]])
 
 
 @every_case
@@ -160,6 +162,34 @@ def test_empty_groups_and_lists(backend, info):
     info.optim_cls([{"params": []}], backend=backend).step()
 
 
+BAD_GROUPS = {
+    "list": lambda known, new: [new],
+    "set": lambda known, new: {"params": {new}},
+    "number": lambda known, new: {"params": [1.0]},
+    "not a leaf": lambda known, new: {"params": [new * 2]},
+    "of another group": lambda known, new: {"params": [known]},
+    "twice": lambda known, new: {"params": [new, new]},
+    "unnamed beside named": lambda known, new: {"params": [("new", new)]},
+}
+
+
+@every_optimizer
+@pytest.mark.parametrize("bad", BAD_GROUPS.values(), ids=BAD_GROUPS)
+def test_bad_groups_are_refused_as_by_torch(info, bad):
+    """In the same words; a warning counts as an error here."""
+    known, new = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    said = []
+    for optimizer in (torch.optim.SGD([known]), info.optim_cls([known])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                optimizer.add_param_group(bad(known, new))
+            except (TypeError, ValueError, UserWarning) as error:
+                said.append((type(error), str(error)))
+    assert len(said) == 2 and said[0] == said[1]
+    assert len(optimizer.param_groups) == 1
+
+
 @every_case
 @pytest.mark.parametrize("named", [(False, False), (False, True), (True, False), (True, True)], ids=str)
 def test_save_and_load(backend, info, desc, named):
@@ -172,7 +202,23 @@ def test_save_and_load(backend, info, desc, named):
     file.seek(0)
     resumed = info.optim_cls(names(copies(optimizer), named[1]), **keywords(info, desc, backend))
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    helpers.assert_same_bits(resumed.state_dict()["state"], optimizer.state_dict()["state"])
+    saved = [each.state_dict() for each in (resumed, optimizer)]
+    for group in [group for each in saved for group in each["param_groups"]]:
+        for name in ("param_names", "differentiable"):  # torch keeps the one, and adds the other to what is loaded
+            group.pop(name, None)
+    helpers.assert_same_bits(*saved)
+    assert_go_on_alike(optimizer, resumed)
+
+
+@every_case
+def test_step_count_may_be_a_number(backend, info, desc):
+    """Some tools make one of a 0-dim tensor, and torch's optimizers take it."""
+    optimizer = trained(info, desc, backend)
+    state_dict = copy.deepcopy(optimizer.state_dict())
+    for state in state_dict["state"].values():
+        state["step"] = state["step"].item()
+    resumed = info.optim_cls(copies(optimizer), **keywords(info, desc, backend))
+    resumed.load_state_dict(state_dict)
     assert_go_on_alike(optimizer, resumed)
 
 
@@ -186,6 +232,17 @@ def test_older_state_dict(backend, info, desc):
     resumed = info.optim_cls(copies(optimizer), **keywords(info, desc, backend))
     resumed.load_state_dict(state_dict)
     assert_go_on_alike(optimizer, resumed)
+
+
+def test_adamw_stays_adamw_with_what_adam_saved(backend):
+    """And takes its learning rate and moments."""
+    saved = ExtrapAdam(helpers.zoo(backend), lr=0.5, weight_decay=0.1, backend=backend)
+    helpers.train(saved, steps=2)
+    resumed = ExtrapAdamW(copies(saved), backend=backend)
+    resumed.load_state_dict(saved.state_dict())
+    saved.param_groups[0]["decoupled_weight_decay"] = True
+    assert resumed.param_groups[0]["lr"] == 0.5
+    assert_go_on_alike(saved, resumed)
 
 
 @every_case
@@ -290,6 +347,25 @@ def test_tensor_lr_is_read_and_not_changed(backend, info, desc):
     lr.fill_(0.5)
     by_number.param_groups[0]["lr"] = 0.5
     assert_go_on_alike(by_tensor, by_number)
+
+
+@every_optimizer
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+def test_tensor_lr_of_any_dims(backend, info, shape):
+    """Also under a scheduler, which keeps the shape."""
+    rates = (torch.full(shape, 0.125), 0.125)
+    optimizers = [info.optim_cls(helpers.zoo(backend), lr=lr, backend=backend) for lr in rates]
+    for optimizer, scheduler in [(each, lr_scheduler.ExponentialLR(each, 0.5)) for each in optimizers]:
+        helpers.train(optimizer, steps=2)
+        scheduler.step()
+    assert optimizers[0].param_groups[0]["lr"].shape == shape
+    assert_go_on_alike(*optimizers)
+
+
+@every_optimizer
+def test_can_be_printed(backend, info):
+    text = repr(trained(info, "default", backend))
+    assert text.startswith(f"{info.optim_cls.__name__} (") and "extrapolation: past_gradient" in text
 
 
 @every_optimizer

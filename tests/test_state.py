@@ -270,8 +270,14 @@ def test_replaced_buffer_may_have_other_strides(backend):
     assert_go_on_alike(optimizer, twin)
 
 
-def test_cleared_state_starts_anew(backend):
+@pytest.mark.parametrize("in_eval_mode", [False, True], ids=["train", "eval"])
+def test_cleared_state_starts_anew(backend, in_eval_mode):
+    """From what the parameters hold, weights that were loaded for example."""
     optimizer = trained(backend)
+    optimizer.train(not in_eval_mode)
+    with torch.no_grad():
+        for p in helpers.parameters_of(optimizer):
+            p.mul_(2)
     optimizer.state.clear()
     fresh = make(backend, params=copies(optimizer))
     assert_go_on_alike(optimizer, fresh)

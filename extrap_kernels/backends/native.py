@@ -32,9 +32,12 @@ def missing_cpu_reason() -> Optional[str]:
     )
 
 
-def state_snapshot(state: dict[Tensor, Any]) -> Union[_C.StateSnapshot, StateSnapshot]:
-    """Return what tells whether an object in an optimizer's state was exchanged."""
-    return _C.StateSnapshot(state) if _import_error is None else StateSnapshot(state)
+def state_snapshot(
+    state: dict[Tensor, Any], param_groups: list[dict[str, Any]]
+) -> Union[_C.StateSnapshot, StateSnapshot]:
+    """Return what tells whether an object in an optimizer's state, or a parameter of its groups, was exchanged."""
+    snapshot = _C.StateSnapshot if _import_error is None else StateSnapshot
+    return snapshot(state, param_groups)
 
 
 def native_shard(shard: Shard) -> _C.Shard:

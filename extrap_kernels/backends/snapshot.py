@@ -1,4 +1,4 @@
-"""What tells whether an object in an optimizer's state was exchanged, where there is no native module."""
+"""What tells whether an object in an optimizer was exchanged, where there is no native module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 from torch import Tensor
 
 
-def _objects(state: dict[Tensor, Any]) -> Iterator[Any]:
+def _objects(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> Iterator[Any]:
+    for group in param_groups:
+        yield from group["params"]
+        yield None
     for param, entries in state.items():
         yield param
         yield entries
@@ -17,13 +20,13 @@ def _objects(state: dict[Tensor, Any]) -> Iterator[Any]:
 
 
 class StateSnapshot:
-    """The objects that an optimizer's state consists of. Twin: ``csrc/state_snapshot.cpp``."""
+    """The objects that an optimizer's state and the parameters of its groups are. Twin: ``csrc/state_snapshot.cpp``."""
 
-    def __init__(self, state: dict[Tensor, Any]) -> None:
+    def __init__(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> None:
         # Kept, so that no other object can get the identity of one of them.
-        self._known = list(_objects(state))
+        self._known = list(_objects(state, param_groups))
 
-    def matches(self, state: dict[Tensor, Any]) -> bool:
-        """Whether ``state`` still consists of the same objects in the same order."""
-        now = list(_objects(state))
+    def matches(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> bool:
+        """Whether both still consist of the same objects in the same order."""
+        now = list(_objects(state, param_groups))
         return len(now) == len(self._known) and all([a is b for a, b in zip(now, self._known)])
