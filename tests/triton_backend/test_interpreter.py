@@ -69,7 +69,7 @@ def test_more_of_the_suite_of_all_backends():
 
 @pytest.mark.slow
 def test_nothing_outside_is_touched():
-    guarded = "triton and portable and test_nothing_outside and bfloat16 and (True-3 or False-0)"
+    guarded = "triton and test_nothing_outside and bfloat16"
     assert run("test_memory_guards.py", "-k", f"{guarded} and (uniform-filter or extragradient)") == 4
 
 
