@@ -13,6 +13,8 @@ TESTS = Path(__file__).parent.parent
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="is the process that the others are run in"),
+    # The longest tests of all: pytest-xdist begins with groups, so that no process waits for these in the end.
+    pytest.mark.xdist_group("interpreter"),
 ]
 PARITY = "triton_backend/test_triton_parity.py"
 SHARDS = ("triton_backend/test_triton_shards.py", "distributed/test_sharded_triton.py")
