@@ -155,10 +155,13 @@ def train(optimizer, steps, seed=0):
     """Take steps with random gradients, whatever the options."""
     params = parameters_of(optimizer)
     for t in range(steps):
-        if any(group["extrapolation"] == "extragradient" for group in optimizer.param_groups):
+        twice = any(group["extrapolation"] == "extragradient" for group in optimizer.param_groups)
+        if twice:
             set_gradients(params, seed + 7919 * (t + 1))
             optimizer.extrapolate()
         set_gradients(params, seed + t)
+        for p in params if twice else ():
+            p.grad += p.detach()  # so that what the first half has done is not lost
         optimizer.step()
 
 
