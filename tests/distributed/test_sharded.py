@@ -10,7 +10,7 @@ def noise(kind, scale):
     return {"noise": kind, "noise_scale": scale}
 
 
-# Every rule, every sum that is taken over processes (trust ratios, norms, rms of a tensor and of its rows), every noise.
+# Every rule, every sum over processes (trust ratios, norms, rms of a tensor and of its rows), every noise.
 STEPS = {
     "sgd": ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, **noise("gaussian", "gradient")}),
     "adam": ("adam", {"weight_decay": 0.1, **noise("uniform", "absolute")}),
