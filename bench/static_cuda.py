@@ -95,9 +95,9 @@ def kernels(library: str = _C.__file__) -> list[Kernel]:
                     target,
                     int(registers),
                     max(int(stack), int(local)),
-                    len(re.findall(r"\b(?:LDL|STL)\b", text)),
-                    len(re.findall(r"\bLDG\.E\S*\.128", text)),
-                    len(re.findall(r"\bSTG\.E\S*\.128", text)),
+                    len(re.findall(r"LDL\b", text)) + len(re.findall(r"STL\b", text)),
+                    len(re.findall(r"LDG\.E\S*\.128", text)),
+                    len(re.findall(r"STG\.E\S*\.128", text)),
                 )
             )
     return sorted(found)

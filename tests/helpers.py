@@ -155,10 +155,13 @@ def train(optimizer, steps, seed=0):
     """Take steps with random gradients, whatever the options."""
     params = parameters_of(optimizer)
     for t in range(steps):
-        if any(group["extrapolation"] == "extragradient" for group in optimizer.param_groups):
+        twice = any(group["extrapolation"] == "extragradient" for group in optimizer.param_groups)
+        if twice:
             set_gradients(params, seed + 7919 * (t + 1))
             optimizer.extrapolate()
         set_gradients(params, seed + t)
+        for p in params if twice else ():
+            p.grad += p.detach()  # so that what the first half has done is not lost
         optimizer.step()
 
 
@@ -173,7 +176,7 @@ def snapshot(optimizer):
     return [p.detach().clone() for p in params], state
 
 
-def assert_same_bits(actual, expected):
+def assert_same_bits(actual, expected, where=""):
     """The same bits in every tensor of two trees; any NaN equals any other."""
     if isinstance(expected, torch.Tensor):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape
@@ -181,14 +184,15 @@ def assert_same_bits(actual, expected):
         a, b = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in both)
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
         same = (a.contiguous().view(bits) == b.contiguous().view(bits)) | (a.isnan() & b.isnan())
-        assert same.all(), f"{(~same).sum()} of {same.numel()} elements differ, by up to {(a - b).abs().max()}"
+        count = f"{(~same).sum()} of {same.numel()} elements differ"
+        assert same.all(), f"{where}: {count}, by up to {(a - b).abs().max()}"
     elif isinstance(expected, dict):
         assert actual.keys() == expected.keys()
         for name in expected:
-            assert_same_bits(actual[name], expected[name])
+            assert_same_bits(actual[name], expected[name], f"{where}[{name!r}]")
     elif isinstance(expected, (list, tuple)):
         assert len(actual) == len(expected)
-        for a, b in zip(actual, expected):
-            assert_same_bits(a, b)
+        for k, (a, b) in enumerate(zip(actual, expected)):
+            assert_same_bits(a, b, f"{where}[{k}]")
     else:
-        assert actual == expected
+        assert actual == expected, where

@@ -1,6 +1,5 @@
 """The fast backends against `reference`: the same bits, whatever the layout, instruction set or number of threads."""
 
-import functools
 import math
 
 import helpers
@@ -24,9 +23,18 @@ def use(native_setting):
     _C.use_stable_interface(interface)
 
 
-@pytest.fixture(params=NATIVE_SETTINGS, ids=str)
-def native_settings(request, native):
-    use(request.param)
+@pytest.fixture
+def ways(native):
+    """Every fast backend by name, one after the other: the native one with each of its settings."""
+
+    def each(readings=2):
+        for backend in helpers.FAST_BACKENDS:
+            # The others read tensors in the same two ways, and have no instruction sets to choose from.
+            for setting in NATIVE_SETTINGS if backend == "cpu" else NATIVE_SETTINGS[-readings:]:
+                use(setting)
+                yield backend, f"{backend} {setting}"
+
+    return each
 
 
 def noisy(direction, noise, scale):
@@ -47,12 +55,9 @@ CLOSE += [noisy("past_update", "gaussian", scale) for scale in ("absolute", "gra
 def trained(backend, rule_name, variant, perturbation, dtypes=helpers.DTYPES):
     rule = helpers.RULES[rule_name]
     params = [p for dtype in dtypes for p in helpers.zoo(backend, dtype)]
-    optimizer = rule.optimizer(params, lr=0.1, backend=backend, **rule.variants[variant], **dict(perturbation))
+    optimizer = rule.optimizer(params, lr=0.1, backend=backend, **rule.variants[variant], **perturbation)
     helpers.train(optimizer, steps=4)
     return helpers.snapshot(optimizer)
-
-
-reference_trained = functools.lru_cache(functools.partial(trained, "reference"))
 
 
 # torch's square root of float64 is not always rounded to nearest, and sums of squares depend on their order.
@@ -62,38 +67,38 @@ EXACT_DTYPES = {"sgd": helpers.DTYPES, "adam": SINGLE, "adamw": SINGLE}
 
 @pytest.mark.parametrize("perturbation", EXACT, ids=helpers.describe)
 @pytest.mark.parametrize("rule, variant", [(name, v) for name in EXACT_DTYPES for v in helpers.RULES[name].variants])
-def test_same_bits(native_settings, rule, variant, perturbation):
+def test_same_bits(ways, rule, variant, perturbation):
     dtypes = EXACT_DTYPES[rule]
-    expected = reference_trained(rule, variant, tuple(perturbation.items()), dtypes)
-    for backend in helpers.FAST_BACKENDS:
-        helpers.assert_same_bits(trained(backend, rule, variant, perturbation, dtypes), expected)
+    expected = trained("reference", rule, variant, perturbation, dtypes)
+    for backend, way in ways():
+        helpers.assert_same_bits(trained(backend, rule, variant, perturbation, dtypes), expected, way)
 
 
 @pytest.mark.parametrize("perturbation", [EXACT[1], EXACT[4], helpers.EXTRAGRADIENT], ids=helpers.describe)
 @pytest.mark.parametrize("rule", [name for name in helpers.RULES if name != "sgd"])
-def test_close_roundings(native_settings, rule, perturbation):
-    params, state = reference_trained(rule, "decay", tuple(perturbation.items()))
+def test_close_roundings(ways, rule, perturbation):
+    params, state = trained("reference", rule, "decay", perturbation)
     expected = [*params, *(value for each in state for value in each.values())]
-    for backend in helpers.FAST_BACKENDS:
+    for backend, way in ways():
         params, state = trained(backend, rule, "decay", perturbation)
         actual = [*params, *(value for each in state for value in each.values())]
         for a, b in zip(actual, expected, strict=True):
             ulp = torch.finfo(b.dtype).eps * b.abs().amax() if b.numel() else 0
-            assert ((a - b).abs() <= 4 * ulp).all()
+            assert ((a - b).abs() <= 4 * ulp).all(), way
 
 
 @pytest.mark.parametrize("perturbation", CLOSE, ids=helpers.describe)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=helpers.describe)
-def test_close_noise(native_settings, dtype, perturbation):
+def test_close_noise(ways, dtype, perturbation):
     case = ("sgd", "nesterov")
-    expected, expected_state = reference_trained(*case, tuple(perturbation.items()), (dtype,))
-    silent, _ = reference_trained(*case, tuple({**perturbation, "noise_std": 0.0}.items()), (dtype,))
-    for backend in helpers.FAST_BACKENDS:
+    expected, expected_state = trained("reference", *case, perturbation, (dtype,))
+    silent, _ = trained("reference", *case, {**perturbation, "noise_std": 0.0}, (dtype,))
+    for backend, way in ways():
         params, state = trained(backend, *case, perturbation, (dtype,))
-        helpers.assert_same_bits(state, expected_state)
+        helpers.assert_same_bits(state, expected_state, way)
         for p, q, without in zip(params, expected, silent):
             ulp = torch.finfo(dtype).eps * q.abs() + torch.finfo(dtype).smallest_normal
-            assert ((p - q).abs().double() <= 1e-6 * (q.double() - without).abs() + ulp).all()
+            assert ((p - q).abs().double() <= 1e-6 * (q.double() - without).abs() + ulp).all(), way
 
 
 def large_params(backend, dtype):
@@ -105,22 +110,19 @@ def large_params(backend, dtype):
 
 def train_large(backend, dtype, perturbation):
     optimizer = SGD.optimizer(
-        large_params(backend, dtype), lr=0.1, momentum=0.9, nesterov=True, backend=backend, **dict(perturbation)
+        large_params(backend, dtype), lr=0.1, momentum=0.9, nesterov=True, backend=backend, **perturbation
     )
     helpers.train(optimizer, steps=2)
     return helpers.snapshot(optimizer)
 
 
-reference_large = functools.lru_cache(functools.partial(train_large, "reference"))
-
-
 @pytest.mark.parametrize("perturbation", [EXACT[1], EXACT[3]], ids=helpers.describe)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=helpers.describe)
-def test_same_bits_of_large_tensors(native_settings, threads, dtype, perturbation):
-    expected = reference_large(dtype, tuple(perturbation.items()))
+def test_same_bits_of_large_tensors(ways, threads, dtype, perturbation):
+    expected = train_large("reference", dtype, perturbation)
     threads(2)
-    for backend in helpers.FAST_BACKENDS:
-        helpers.assert_same_bits(train_large(backend, dtype, perturbation), expected)
+    for backend, way in ways(readings=1):
+        helpers.assert_same_bits(train_large(backend, dtype, perturbation), expected, way)
 
 
 @pytest.mark.parametrize("perturbation", [*CLOSE, helpers.EXTRAGRADIENT], ids=helpers.describe)

@@ -21,6 +21,7 @@ from simulated_workers import SimulatedWorkers
 from extrap_kernels import ExtrapSGD
 
 LR = 0.1
+pytestmark = pytest.mark.xdist_group("demo")  # in one process, which runs it once
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,20 @@ PATTERN = 0xA5
 SIZES = (1, 3, 15, 16, 17, 63, 64, 65, 257, 16384 + 3)
 
 
-@pytest.fixture(params=_C.instruction_sets())
-def instruction_set(request, native):
-    native.select_instruction_set(request.param)
+# The native kernels with each instruction set, and the other backends, which have none to choose from.
+KERNELS = [
+    pytest.param((backend, instruction_set), id="-".join(filter(None, (backend, instruction_set))))
+    for backend in helpers.FAST_BACKENDS
+    for instruction_set in (_C.instruction_sets() if backend == "cpu" else [None])
+]
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request, native):
+    backend, instruction_set = request.param
+    if instruction_set:
+        native.select_instruction_set(instruction_set)
+    return backend
 
 
 class Guarded:
@@ -87,21 +98,28 @@ def check_guarded(backend, dtype, numels, against_start, gap, options):
     helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(free))
 
 
-@pytest.mark.parametrize("options", helpers.PERTURBATIONS[::9] + helpers.PERTURBATIONS[2:4], ids=helpers.describe)
-@pytest.mark.parametrize("dtype", helpers.DTYPES, ids=helpers.describe)
-@pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 3), (False, 5)])
-@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
-def test_nothing_outside_is_touched(backend, instruction_set, dtype, options, against_start, gap):
-    check_guarded(backend, dtype, SIZES, against_start, gap, options)
+OPTIONS = helpers.PERTURBATIONS[::9] + helpers.PERTURBATIONS[2:4]
+# Each dtype with all options: right before the page behind, and somewhere else, which takes turns.
+PLACES = [(True, 0), (True, 1), (True, 3), (False, 5)]
+CASES = [
+    (dtype, options, *place)
+    for d, dtype in enumerate(helpers.DTYPES)
+    for k, options in enumerate(OPTIONS)
+    for place in [(False, 0), PLACES[(d + k) % len(PLACES)]]
+]
+
+
+@pytest.mark.parametrize("dtype, options, against_start, gap", CASES, ids=helpers.describe)
+def test_nothing_outside_is_touched(kernels, dtype, options, against_start, gap):
+    check_guarded(kernels, dtype, SIZES, against_start, gap, options)
 
 
 @pytest.mark.parametrize("options", helpers.PERTURBATIONS[:2], ids=helpers.describe)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
 @pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 5.5)])
-@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
-def test_stores_past_the_caches_touch_nothing_outside(backend, instruction_set, dtype, options, against_start, gap):
+def test_stores_past_the_caches_touch_nothing_outside(kernels, dtype, options, against_start, gap):
     """Without a gap the first size fills its pages, so that both of its ends lie against a guard."""
-    check_guarded(backend, dtype, ((1 << 22) // dtype.itemsize, *SIZES, 16384 * 3 + 5), against_start, gap, options)
+    check_guarded(kernels, dtype, ((1 << 22) // dtype.itemsize, *SIZES, 16384 * 3 + 5), against_start, gap, options)
 
 
 def test_guards_see_a_changed_byte():

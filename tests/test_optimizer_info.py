@@ -117,8 +117,7 @@ def assert_go_on_alike(first, second):
 
 
 @every_case
-@pytest.mark.parametrize("schedulers", range(3))
-@pytest.mark.parametrize("contiguous", [True, False], ids=["contiguous", "noncontiguous"])
+@pytest.mark.parametrize("schedulers, contiguous", [(0, True), (1, False), (2, True)], ids=str)
 def test_goes_in_the_right_direction(backend, info, desc, contiguous, schedulers):
     weight, bias, loss = linear_model(backend, contiguous)
     optimizer = info.optim_cls([weight, bias], **keywords(info, desc, backend))
@@ -190,9 +189,7 @@ def test_bad_groups_are_refused_as_by_torch(info, bad):
     assert len(optimizer.param_groups) == 1
 
 
-@every_case
-@pytest.mark.parametrize("named", [(False, False), (False, True), (True, False), (True, True)], ids=str)
-def test_save_and_load(backend, info, desc, named):
+def save_and_load(backend, info, desc, named):
     def names(params, on):
         return [(f"param{i}", p) for i, p in enumerate(params)] if on else params
 
@@ -220,6 +217,17 @@ def test_step_count_may_be_a_number(backend, info, desc):
     resumed = info.optim_cls(copies(optimizer), **keywords(info, desc, backend))
     resumed.load_state_dict(state_dict)
     assert_go_on_alike(optimizer, resumed)
+
+
+@every_case
+def test_save_and_load(backend, info, desc):
+    save_and_load(backend, info, desc, named=(False, False))
+
+
+@every_optimizer
+@pytest.mark.parametrize("named", [(False, True), (True, False), (True, True)], ids=str)
+def test_save_and_load_by_name(backend, info, named):
+    save_and_load(backend, info, "default", named)
 
 
 @every_case

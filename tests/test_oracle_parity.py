@@ -57,26 +57,35 @@ def check(backend, rule, options, dtype, oracle_type):
     follow(optimizer, [oracle_type(p, index, rank=3) for index, p in enumerate(params)])
 
 
-@pytest.mark.parametrize("perturbation", helpers.FEW_PERTURBATIONS, ids=helpers.describe)
-@pytest.mark.parametrize("rule, options", helpers.RULE_CASES)
+# Each variant with each direction, and with extragradient; the noises take turns.
+VARIANTS = [
+    pytest.param(*case.values, perturbation, id=f"{case.id}-{helpers.describe(perturbation)}")
+    for k, case in enumerate(helpers.RULE_CASES)
+    for perturbation in [
+        *({"extrapolation": d, **helpers.NOISES[(k + 3 * j) % 9]} for j, d in enumerate(helpers.DIRECTIONS)),
+        helpers.EXTRAGRADIENT,
+    ]
+]
+
+
+@pytest.mark.parametrize("rule, options, perturbation", VARIANTS)
 def test_rules_follow_the_oracle(backend, rule, options, perturbation):
     check(backend, rule, {**options, **perturbation}, torch.float32, rule.oracle)
 
 
-# What depends on the noise does not depend on the rule.
-ALL_PERTURBATIONS = {("sgd", torch.float32), ("sgd", torch.bfloat16)}
+# Each dtype with each rule, and with a third of the perturbations; each of those with each rule. These two with all.
+ALL_PERTURBATIONS = (torch.float32, torch.bfloat16)
+DTYPES = [
+    (list(helpers.RULES)[(d + p) % len(helpers.RULES)], dtype, perturbation)
+    for d, dtype in enumerate(helpers.DTYPES)
+    for p, perturbation in enumerate(helpers.PERTURBATIONS)
+    if p % 3 == 0 or dtype in ALL_PERTURBATIONS
+]
 
 
-@pytest.mark.parametrize(
-    "rule, dtype, perturbation",
-    [
-        pytest.param(rule, dtype, perturbation, id="-".join([name, *map(helpers.describe, (dtype, perturbation))]))
-        for name, rule in helpers.RULES.items()
-        for dtype in helpers.DTYPES
-        for perturbation in helpers.PERTURBATIONS[:: 1 if (name, dtype) in ALL_PERTURBATIONS else 3]
-    ],
-)
-def test_dtypes_follow_the_oracle(backend, rule, dtype, perturbation):
+@pytest.mark.parametrize("name, dtype, perturbation", DTYPES, ids=helpers.describe)
+def test_dtypes_follow_the_oracle(backend, name, dtype, perturbation):
+    rule = helpers.RULES[name]
     check(backend, rule, {**rule.variants["decay"], **perturbation}, dtype, rule.oracle)
 
 

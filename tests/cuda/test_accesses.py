@@ -52,7 +52,9 @@ def buffers_of(optimizer, params):
 
 def each_byte(spans):
     """Addresses of all bytes of (address, size) spans, sorted, as often as they occur."""
-    return np.sort(np.concatenate([np.arange(address, address + size) for address, size in spans] or [np.array([])]))
+    addresses, sizes = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    before = np.cumsum(sizes) - sizes
+    return np.sort(np.repeat(addresses - before, sizes) + np.arange(sizes.sum()))
 
 
 def bytes_touched(accesses, *, store):

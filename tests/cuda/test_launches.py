@@ -50,8 +50,8 @@ def test_large_tensors_take_no_more_launches():
     assert _C.cuda_launches(2, [2**33] * 291) == 1
 
 
-@pytest.mark.parametrize("options", [{}, FILTER_NOISE, {"max_grad_norm": 1.0}], ids=str)
-@pytest.mark.parametrize("rule", helpers.RULES)
+@pytest.mark.parametrize("options", [{}, {**FILTER_NOISE, "max_grad_norm": 1.0}], ids=str)
+@pytest.mark.parametrize("rule", ["sgd", "adam", "lars", "lamb"])
 def test_steps_of_many_launches_are_those_of_the_reference(rule, options):
     """Empty tensors among them, and some without a gradient for a while."""
 

@@ -1,5 +1,15 @@
+from pathlib import Path
+
 import pytest
 from processes import Processes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One process of pytest-xdist runs all tests of this folder, and starts the process groups once."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("distributed"))
 
 
 @pytest.fixture(params=("reference", "cpu"))

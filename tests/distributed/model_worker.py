@@ -60,7 +60,7 @@ def whole(tensor):
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def train_beside_whole(layout, rule, options, backend, steps=4):
+def train_beside_whole(layout, rule, options, backend, steps=3):
     """Step a spread model, and by itself the whole one with the same gradients: they must keep the same bits.
 
     Returns what every process must hold alike: the whole parameters.

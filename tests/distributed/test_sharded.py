@@ -5,23 +5,19 @@ import sharded_worker
 import torch
 from cases import with_backends
 
+
+def noise(kind, scale):
+    return {"noise": kind, "noise_scale": scale}
+
+
+# Every rule, every sum over processes (trust ratios, norms, rms of a tensor and of its rows), every noise.
 STEPS = {
-    "sgd": ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    "adam": ("adam", {"weight_decay": 0.1}),
-    "lars": ("lars", {"momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.3}),
-    "lamb": ("lamb", {"weight_decay": 0.1}),
-    "clipping": ("sgd", {"max_grad_norm": 1.0}),
-    "lamb, clipping, noise": ("lamb", {"max_grad_norm": 1.0, "noise": "uniform", "noise_scale": "filter"}),
+    "sgd": ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, **noise("gaussian", "gradient")}),
+    "adam": ("adam", {"weight_decay": 0.1, **noise("uniform", "absolute")}),
+    "clipping": ("sgd", {"max_grad_norm": 1.0, **noise("uniform", "filter")}),
+    "lars": ("lars", {"momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.3, **noise("uniform", "tensor")}),
+    "lamb": ("lamb", {"weight_decay": 0.1, "max_grad_norm": 1.0, **noise("uniform", "filter")}),
     "extragradient": ("lars", {"extrapolation": "extragradient"}),
-    **{
-        f"{noise}, {scale}": ("sgd", {"noise": noise, "noise_scale": scale})
-        for noise, scale in (
-            ("uniform", "absolute"),
-            ("uniform", "tensor"),
-            ("uniform", "filter"),
-            ("gaussian", "gradient"),
-        )
-    },
 }
 
 

@@ -18,7 +18,7 @@ def check(processes, spread, step, steps):
 
 
 def test_first_step_has_the_bits_of_one_process(processes):
-    check(processes, "rows and columns", "uniform, tensor", steps=1)
+    check(processes, "rows and columns", "lars", steps=1)
 
 
 @pytest.mark.slow
