@@ -111,6 +111,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
+            ValueError: an option that was changed to what is none; nothing has changed then.
         """
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
@@ -155,14 +156,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
                 before a step, or for a sparse gradient; nothing has changed then.
-            ValueError: noise in a group of ``extrapolation="extragradient"``; nothing has changed then.
+            ValueError: an option that was changed to what is none; nothing has changed then.
         """
         self._require_train_mode("extrapolate()")
         groups = self._extragradient_groups()
         if not groups:
             raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
-        for i in groups:
-            options.check_noise(self.param_groups[i])  # which may have been changed
         if self._extrapolated:
             raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
         self._run(groups, correct=False, grad_scale=grad_scale)
@@ -204,6 +203,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor],
     ) -> None:
+        for i in groups:
+            options.check_choices(self.param_groups[i])
         if self._snapshot is None or not self._snapshot.matches(self.state, self.param_groups):
             self._plans = {}
         # Every plan is brought up to date before the first of them runs, so that an error changes nothing.

@@ -104,9 +104,7 @@ def check_moments(group: Mapping[str, Any]) -> None:
 
 def check(group: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the option, its value and what is allowed, for options that cannot be carried out."""
-    for name, allowed in _CHOICES.items():
-        if group[name] not in allowed:
-            raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
+    check_choices(group)
     for name in ("extrap_ratio", "noise_std"):
         if not 0.0 <= float(group[name]) < math.inf:
             raise ValueError(f"Invalid {name} value: {group[name]}; it must be finite and not negative")
@@ -120,11 +118,13 @@ def check(group: Mapping[str, Any]) -> None:
     seed = group["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
-    check_noise(group)
 
 
-def check_noise(group: Mapping[str, Any]) -> None:
-    """Raise ValueError for noise in a mode that takes none."""
+def check_choices(group: Mapping[str, Any]) -> None:
+    """Raise ValueError for names that are none, or do not go together: quick, for options changed between steps."""
+    for name, allowed in _CHOICES.items():
+        if group[name] not in allowed:
+            raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
     if group["extrapolation"] == "extragradient" and group["noise"] is not None:
         raise ValueError(
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "

@@ -461,6 +461,25 @@ def test_bad_option_is_named(options, message):
         ExtrapSGD([{"params": PARAMS, **options}])
 
 
+@pytest.mark.parametrize(
+    "options", [{"extrapolation": "future"}, {"noise": "laplace"}, {"noise_scale": "layer"}], ids=str
+)
+def test_bad_name_in_mid_run_changes_nothing(backend, options):
+    """Not even the group before the one that has it."""
+    optimizer, twin = (
+        make(backend, [{"params": helpers.zoo(backend, names=[name])} for name in ("matrix", "vector")])
+        for _ in range(2)
+    )
+    for each in (optimizer, twin):
+        helpers.train(each, steps=1)
+    optimizer.param_groups[1].update(options)
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"Invalid {name} value: '{value}'; choose one of"):
+        optimizer.step()
+    optimizer.param_groups[1][name] = twin.param_groups[1][name]
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
+
+
 def test_unknown_option_is_named():
     with pytest.raises(TypeError, match="'extrapolations'"):
         ExtrapSGD(PARAMS, extrapolations=None)
