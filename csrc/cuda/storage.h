@@ -58,7 +58,13 @@ struct NarrowStorage {
   }
   // i is even.
   static EXTRAP_HD void insert_pair(float low, float high, int i, uint32_t* words) {
-    words[i / 2] = Storage<T>::pack_pair(low, high);
+#if defined(__CUDA_ARCH__)
+    const auto pair = Storage<T>::round_pair(low, high);
+    memcpy(words + i / 2, &pair, sizeof pair);
+#else
+    insert(Storage<T>::pack(low), i, words);
+    insert(Storage<T>::pack(high), i + 1, words);
+#endif
   }
 };
 
@@ -74,16 +80,9 @@ struct Storage<BFloat16> : NarrowStorage<BFloat16> {
     return to_bfloat16(value);
 #endif
   }
-  static EXTRAP_HD uint32_t pack_pair(float low, float high) {
 #if defined(__CUDA_ARCH__)
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    uint32_t word;
-    memcpy(&word, &pair, sizeof word);
-    return word;
-#else
-    return pack(low).bits | static_cast<uint32_t>(pack(high).bits) << 16;
+  static EXTRAP_HD __nv_bfloat162 round_pair(float low, float high) { return __floats2bfloat162_rn(low, high); }
 #endif
-  }
 };
 
 template <>
@@ -102,16 +101,9 @@ struct Storage<Float16> : NarrowStorage<Float16> {
     return to_float16(value);
 #endif
   }
-  static EXTRAP_HD uint32_t pack_pair(float low, float high) {
 #if defined(__CUDA_ARCH__)
-    const __half2 pair = __floats2half2_rn(low, high);
-    uint32_t word;
-    memcpy(&word, &pair, sizeof word);
-    return word;
-#else
-    return pack(low).bits | static_cast<uint32_t>(pack(high).bits) << 16;
+  static EXTRAP_HD __half2 round_pair(float low, float high) { return __floats2half2_rn(low, high); }
 #endif
-  }
 };
 
 // kCount consecutive numbers.
