@@ -125,17 +125,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 loss = closure()
             if self._extragradient_groups():
                 self._take_second_gradient(closure)
-        waiting = [i for i in self._extragradient_groups() if i not in self._extrapolated]
-        if waiting:
-            raise RuntimeError(
-                f"step() of param group {waiting[0]} with extrapolation='extragradient' needs extrapolate() after the "
-                "first backward, or a closure"
-            )
+        self._require_extrapolated()
         if skipped:
-            self._return_to_base(only_without_gradient=False)
-            # Known without a look at the gradients.
-            clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
-            self.grad_norm = math.inf if clipped else None
+            self._skip()
         else:
             scale = getattr(self, "grad_scale", None)
             self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
@@ -176,6 +168,20 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         except BaseException:
             self._return_to_base(only_without_gradient=False)
             raise
+
+    def _skip(self) -> None:
+        self._return_to_base(only_without_gradient=False)
+        # Known without a look at the gradients.
+        clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
+        self.grad_norm = math.inf if clipped else None
+
+    def _require_extrapolated(self) -> None:
+        for i in self._extragradient_groups():
+            if i not in self._extrapolated:
+                raise RuntimeError(
+                    f"step() of param group {i} with extrapolation='extragradient' needs extrapolate() after the first "
+                    "backward, or a closure"
+                )
 
     def _extragradient_groups(self) -> list[int]:
         return [i for i, group in enumerate(self.param_groups) if group["extrapolation"] == "extragradient"]
