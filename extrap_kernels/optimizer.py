@@ -113,6 +113,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 :meth:`extrapolate`; nothing has changed then.
             ValueError: an option that was changed to what is none; nothing has changed then.
         """
+        try:
+            return self._step(closure)
+        except BaseException:
+            # GradScaler takes back what it has set only after a step, and multiplies its next scale with what it finds.
+            self.__dict__.pop("grad_scale", None)
+            self.__dict__.pop("found_inf", None)
+            raise
+
+    def _step(self, closure: Optional[Closure]) -> Any:
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
         first = not self.state and not skipped and closure is None and not self._extrapolated

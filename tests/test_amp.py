@@ -153,3 +153,22 @@ def test_model_under_autocast(backend, dtype):
     assert losses[1] == losses[0] and losses[8] == losses[7]
     assert losses[-1] < 0.1 * losses[0]
     assert all(optimizer.state[p]["step"] == 98 for p in model.parameters())
+
+
+def test_refused_step_can_be_taken_again(backend):
+    """It leaves no scale behind, which the next one would be divided by once more."""
+    optimizer, twin = (make(backend, torch.float32, {"momentum": 0.9}) for _ in range(2))
+    scaler = make_scaler(backend)
+    for each in (optimizer, twin):
+        take(each, None, seed=0)
+    optimizer.eval()
+    backward(optimizer, SCALE, seed=1)
+    with pytest.raises(RuntimeError, match="eval mode"):
+        scaler.step(optimizer)
+    optimizer.train()
+    scaler.step(optimizer)
+    scaler.update()
+    take(twin, None, seed=1)
+    for each in (optimizer, twin):
+        take(each, None, seed=2)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
