@@ -50,9 +50,9 @@ def empty_state(param: Tensor) -> Tensor:
 
 def has_state_layout(tensor: Tensor, param: Tensor) -> bool:
     """Whether ``tensor`` has the dtype and the strides that :func:`empty_state` would give it."""
-    wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
     if tensor.dtype != base_dtype(param.dtype):
         return False
+    wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
     return tensor.numel() == 0 or all(
         size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
     )
