@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from extrap_kernels import options
 from extrap_kernels.optimizer import ExtrapOptimizer
-from extrap_kernels.reference import adam
+from extrap_kernels.reference.rules import adam
 
 
 class ExtrapAdam(ExtrapOptimizer):
@@ -47,7 +47,6 @@ class ExtrapAdam(ExtrapOptimizer):
     """
 
     rule = adam
-    rule_name = "adam"
 
     def __init__(
         self,

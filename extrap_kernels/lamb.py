@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from extrap_kernels import options
 from extrap_kernels.optimizer import ExtrapOptimizer
-from extrap_kernels.reference import lamb
+from extrap_kernels.reference.rules import lamb
 
 
 class ExtrapLAMB(ExtrapOptimizer):
@@ -39,7 +39,6 @@ class ExtrapLAMB(ExtrapOptimizer):
     """
 
     rule = lamb
-    rule_name = "lamb"
 
     def __init__(
         self,

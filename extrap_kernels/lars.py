@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from extrap_kernels import options
 from extrap_kernels.optimizer import ExtrapOptimizer
-from extrap_kernels.reference import lars
+from extrap_kernels.reference.rules import lars
 
 
 class ExtrapLARS(ExtrapOptimizer):
@@ -43,7 +43,6 @@ class ExtrapLARS(ExtrapOptimizer):
     """
 
     rule = lars
-    rule_name = "lars"
 
     def __init__(
         self,

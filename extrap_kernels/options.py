@@ -6,7 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Optional, TypedDict, Union
 
+import torch
 from torch import Tensor
+
+from extrap_kernels.scalars import ON_DEVICE, SCALARS
+from extrap_kernels.state.formats import STATE_FORMATS
+
+# Names in the order of their codes in a launch, which is that of the enums in csrc/core; None is code 0.
+CODES: dict[str, tuple[Optional[str], ...]] = {
+    "extrapolation": (None, "past_gradient", "past_update", "extragradient"),
+    "noise": (None, "uniform", "gaussian"),
+    "noise_scale": ("absolute", "tensor", "filter", "gradient"),
+}
 
 Extrapolation = Literal["past_gradient", "past_update", "extragradient"]
 Noise = Literal["gaussian", "uniform"]
@@ -29,10 +40,13 @@ class ExtrapolationOptions(TypedDict, total=False):
             (default: 0.01).
         noise_scale: ``"absolute"`` (default): 1; ``"tensor"``: rms of the parameter; ``"filter"``: rms of each slice
             along dim 0 (Li et al. 2018), none for tensors of fewer than 2 dims; ``"gradient"``: absolute value of
-            the worker's gradient, element by element (Haruki et al. 2019).
+            the worker's gradient, element by element.
         seed: seed of the noise, in [0, 2**64) (default: 0); each rank adds its own number.
         max_grad_norm: gradients are scaled down where the norm of those of all groups exceeds it, as by
             ``torch.nn.utils.clip_grad_norm_``, for one more read of the gradients (default: None, no clipping).
+        state_dtype: format of the momentum and of the moments. ``torch.float32`` (default): the precision of the
+            arithmetic. ``torch.bfloat16``: half of the memory and of the traffic; second moments are rounded
+            stochastically. For float32, bfloat16 and float16 parameters, on the backends ``cpu`` and ``reference``.
     """
 
     extrapolation: Optional[Extrapolation]
@@ -43,6 +57,7 @@ class ExtrapolationOptions(TypedDict, total=False):
     noise_scale: NoiseScale
     seed: int
     max_grad_norm: Optional[float]
+    state_dtype: torch.dtype
 
 
 DEFAULTS: ExtrapolationOptions = {
@@ -54,12 +69,7 @@ DEFAULTS: ExtrapolationOptions = {
     "noise_scale": "absolute",
     "seed": 0,
     "max_grad_norm": None,
-}
-
-_CHOICES: dict[str, tuple[Optional[str], ...]] = {
-    "extrapolation": ("past_gradient", "past_update", "extragradient", None),
-    "noise": ("gaussian", "uniform", None),
-    "noise_scale": ("absolute", "tensor", "filter", "gradient"),
+    "state_dtype": torch.float32,
 }
 
 
@@ -121,8 +131,8 @@ def check(group: Mapping[str, Any]) -> None:
 
 
 def check_choices(group: Mapping[str, Any]) -> None:
-    """Raise ValueError for names that are none, or do not go together: quick, for options changed between steps."""
-    for name, allowed in _CHOICES.items():
+    """Raise ValueError for unknown or mutually exclusive values: quick, for options changed between steps."""
+    for name, allowed in CODES.items():
         if group[name] not in allowed:
             raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
     if group["extrapolation"] == "extragradient" and group["noise"] is not None:
@@ -130,3 +140,34 @@ def check_choices(group: Mapping[str, Any]) -> None:
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
             "set noise=None or choose extrapolation='past_gradient'"
         )
+    if group["state_dtype"] not in STATE_FORMATS:
+        raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {tuple(STATE_FORMATS)}")
+
+
+def scalars_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of ``group`` as scalars of a launch, by name; learning rates may be tensors.
+
+    Raises:
+        TypeError, ValueError: an option that is not a number.
+    """
+    values: dict[str, Any] = {}
+    for name, dtype, _, is_option in SCALARS:
+        if is_option and name in group:
+            values[name] = _scalar_of(name, dtype, group[name])
+    if "betas" in group:
+        values["beta1"], values["beta2"] = map(float, group["betas"])
+    if group["extrap_lr"] is None:
+        values["extrap_lr"] = group["lr"]
+    else:
+        values["extrap_ratio"] = 1.0
+    return values
+
+
+def _scalar_of(name: str, dtype: str, value: Any) -> Any:
+    if name in CODES:
+        return CODES[name].index(value)
+    if name in ON_DEVICE:
+        return value
+    if dtype == "float64":
+        return float(value)
+    return bool(value) if dtype == "int64" else value

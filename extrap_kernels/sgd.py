@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from extrap_kernels import options
 from extrap_kernels.optimizer import ExtrapOptimizer
-from extrap_kernels.reference import sgd
+from extrap_kernels.reference.rules import sgd
 
 
 class ExtrapSGD(ExtrapOptimizer):
@@ -45,7 +45,6 @@ class ExtrapSGD(ExtrapOptimizer):
     """
 
     rule = sgd
-    rule_name = "sgd"
 
     def __init__(
         self,

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from extrap_kernels.reference import sgd
 from extrap_kernels.reference.norms import norm
-from extrap_kernels.reference.sgd import state_names
+from extrap_kernels.reference.rules import sgd
+from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import Shard
 
-__all__ = ["direction", "extragradient_direction", "state_names", "trust_ratio"]
+SPEC = RuleSpec("lars", sgd.SPEC.buffers, norm="gradient")
 
 
 def direction(

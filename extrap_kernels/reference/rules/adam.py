@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from extrap_kernels.rules import Buffer, RuleSpec
 
-def state_names(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the buffers, shaped like the parameter, that the rule keeps under the options of ``group``."""
-    return ("exp_avg", "exp_avg_sq")
+SPEC = RuleSpec("adam", (Buffer("exp_avg", signed=True), Buffer("exp_avg_sq", signed=False)))
 
 
 def _preconditioner(group: Mapping[str, Any], step: int, second_moment: Tensor) -> Tensor:
@@ -33,7 +32,7 @@ def direction(
     """Advance the moments in place; return the update ``u`` and the extrapolation direction ``z``.
 
     Kingma & Ba 2015, algorithm 1, with ``u = m_hat / (sqrt(v_hat) + eps)`` and ``z`` the same with ``l`` for ``m_hat``.
-    The arguments are those of :func:`extrap_kernels.reference.sgd.direction`.
+    The arguments are those of :func:`extrap_kernels.reference.rules.sgd.direction`.
     """
     beta1 = float(group["betas"][0])
     m, v = buffers["exp_avg"], buffers["exp_avg_sq"]

@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from extrap_kernels.reference import adam
-from extrap_kernels.reference.adam import extragradient_direction, state_names
 from extrap_kernels.reference.norms import norm
+from extrap_kernels.reference.rules import adam
+from extrap_kernels.reference.rules.adam import extragradient_direction
+from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import Shard
 
-__all__ = ["OWN_DECAY", "direction", "extragradient_direction", "state_names", "trust_ratio"]
+__all__ = ["SPEC", "direction", "extragradient_direction", "trust_ratio"]
 
-OWN_DECAY = True
+SPEC = RuleSpec("lamb", adam.SPEC.buffers, norm="update", own_decay=True)
 
 
 def direction(

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from extrap_kernels.rules import Buffer, RuleSpec
 
-def state_names(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the buffers, shaped like the parameter, that the rule keeps under the options of ``group``."""
-    return ("momentum_buffer",) if group["momentum"] != 0 else ()
+SPEC = RuleSpec("sgd", (Buffer("momentum_buffer", signed=True, option="momentum"),))
 
 
 def direction(
@@ -24,7 +23,7 @@ def direction(
         g: averaged gradient, in the precision of the base iterate.
         l: this worker's own gradient, likewise.
         x: base iterate before the correction.
-        buffers: ``momentum_buffer`` unless ``momentum`` is 0.
+        buffers: ``momentum_buffer`` unless ``momentum`` is 0, in the precision of the base iterate.
         trust: what the rule's ``trust_ratio`` returned, or 1 for a rule without one.
     """
     momentum = group["momentum"]

@@ -1,0 +1,110 @@
+"""The options of one launch: those of a param group, read once a step, and what the gradients are multiplied by."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+import torch
+from torch import Tensor
+
+from extrap_kernels import options, scalars
+
+
+class Phase(enum.Enum):
+    """What a launch does: a whole step, or the first half of an extragradient step, which only moves ``y``."""
+
+    UPDATE = "update"
+    EXTRAPOLATE = "extrapolate"
+
+
+PHASES = tuple(phase.value for phase in Phase)
+
+
+@dataclass(frozen=True)
+class GradScaling:
+    """Factors of the gradients in one step.
+
+    Attributes:
+        grad_scale: what the gradients were multiplied by, as GradScaler does; they are divided by it.
+        clip: factor of the gradients once they are unscaled.
+        found_inf: 0-dim or one-element float32 tensor; where it is not 0, the step changes nothing. None: no such flag.
+
+    Backends of the host get floats and no flag. Those of the device may get tensors of one element, which they must
+    not read on the host.
+    """
+
+    grad_scale: Union[float, Tensor] = 1.0
+    clip: Union[float, Tensor] = 1.0
+    found_inf: Optional[Tensor] = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the kernels take besides the tensors.
+
+    Attributes:
+        group: the param group.
+        phase: what is done.
+        row: all scalars, see :mod:`extrap_kernels.scalars`; of those in ``on_device``, a placeholder.
+        noise: kind of the noise that this launch adds to ``y``, or None.
+        noise_scale: what the noise is scaled by.
+        on_device: scalars that only the device reads, by name: tensors of one float32 or float64 element.
+        found_inf: see :class:`GradScaling`.
+    """
+
+    group: Mapping[str, Any]
+    phase: Phase
+    row: bytes
+    noise: Optional[str]
+    noise_scale: str
+    on_device: dict[str, Tensor] = field(default_factory=dict)
+    found_inf: Optional[Tensor] = None
+
+    @classmethod
+    def of(
+        cls,
+        group: Mapping[str, Any],
+        *,
+        phase: Phase = Phase.UPDATE,
+        rank: int = 0,
+        scaling: GradScaling = GradScaling(),
+        device: Optional[torch.device] = None,
+    ) -> Launch:
+        """Read the options of ``group``.
+
+        Args:
+            group: the param group.
+            phase: what is done.
+            rank: added to the seed of the noise.
+            scaling: factors of the gradients.
+            device: tensors there are left to the device to read; None: the host reads all.
+        """
+        values = options.scalars_of(group)
+        values["key"] = (values["seed"] + rank) % 2**64
+        values["phase"] = PHASES.index(phase.value)
+        values["grad_scale"], values["clip"] = scaling.grad_scale, scaling.clip
+        on_device: dict[str, Tensor] = {}
+        for name in scalars.ON_DEVICE:
+            value = values[name]
+            if not isinstance(value, Tensor):
+                continue
+            if device is not None and value.device.type == device.type:
+                on_device[name] = value if value.dtype == torch.float32 else value.to(torch.float64)
+                values[name] = 0.0
+            else:
+                values[name] = float(value)
+        noise = group["noise"] if phase is Phase.UPDATE else None
+        return cls(group, phase, scalars.pack(values), noise, group["noise_scale"], on_device, scaling.found_inf)
+
+
+def clip_coefficient(norm: Union[float, Tensor], max_norm: Optional[float]) -> Union[float, Tensor]:
+    """Return the factor of ``torch.nn.utils.clip_grad_norm_``; NaN if the norm is NaN."""
+    if max_norm is None:
+        return 1.0
+    coefficient = max_norm / (norm + 1e-6)
+    if isinstance(coefficient, Tensor):
+        return coefficient.clamp(max=1.0)
+    return 1.0 if coefficient > 1.0 else coefficient

@@ -1,0 +1,1 @@
+"""The rules: each module has a ``SPEC`` and the arithmetic from the gradient to the update and the direction."""

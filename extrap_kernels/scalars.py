@@ -1,0 +1,70 @@
+"""The scalars of a launch: one ordered list for Python, C++ (``csrc/core/config.h``) and Triton.
+
+Every scalar takes 8 bytes, so that a row of them is read by position.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import NamedTuple, Union
+
+
+class Scalar(NamedTuple):
+    """A scalar of the row.
+
+    Attributes:
+        name: that of an option of the param group, if ``is_option``.
+        dtype: its type in the row.
+        default: its value where nothing sets it.
+        is_option: whether a param group sets it; else the step does.
+    """
+
+    name: str
+    dtype: str
+    default: float = 0
+    is_option: bool = True
+
+
+_FORMATS = {"float64": "d", "uint64": "Q", "int64": "q"}
+
+SCALARS = (
+    Scalar("lr", "float64"),
+    # The inner learning rate is extrap_lr * extrap_ratio: lr and a ratio where it follows the outer one.
+    Scalar("extrap_lr", "float64"),
+    Scalar("extrap_ratio", "float64", 1),
+    Scalar("weight_decay", "float64"),
+    Scalar("momentum", "float64"),
+    Scalar("dampening", "float64"),
+    Scalar("beta1", "float64"),
+    Scalar("beta2", "float64"),
+    Scalar("eps", "float64"),
+    Scalar("trust_coefficient", "float64", 1),
+    Scalar("noise_std", "float64"),
+    Scalar("grad_scale", "float64", 1, is_option=False),
+    Scalar("clip", "float64", 1, is_option=False),
+    Scalar("key", "uint64", is_option=False),  # of the noise: seed plus rank
+    Scalar("seed", "uint64"),  # of the rounding: the same on every rank
+    Scalar("phase", "int64", is_option=False),
+    Scalar("extrapolation", "int64"),
+    Scalar("noise", "int64"),
+    Scalar("noise_scale", "int64"),
+    Scalar("nesterov", "int64"),
+    Scalar("maximize", "int64"),
+    Scalar("decoupled_weight_decay", "int64"),
+)
+
+# Those that a backend of the device may read there, so that the host need not wait for them.
+ON_DEVICE = ("lr", "extrap_lr", "grad_scale", "clip")
+
+_ROW = struct.Struct("=" + "".join(_FORMATS[scalar.dtype] for scalar in SCALARS))
+
+
+def pack(values: Mapping[str, Union[float, int]]) -> bytes:
+    """Return a row of all scalars; those without a value get their default."""
+    return _ROW.pack(*[values.get(scalar.name, scalar.default) for scalar in SCALARS])
+
+
+def unpack(row: bytes) -> dict[str, Union[float, int]]:
+    """Return the scalars of a row by name."""
+    return {scalar.name: value for scalar, value in zip(SCALARS, _ROW.unpack(row))}

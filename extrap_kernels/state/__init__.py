@@ -1,0 +1,1 @@
+"""The state of a parameter: which tensors it has, and the formats that they are stored in."""

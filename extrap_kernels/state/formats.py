@@ -1,0 +1,75 @@
+"""Formats of state tensors: how numbers of the arithmetic are stored. Readable twin of ``csrc/core/formats``.
+
+A new format is an entry in :data:`STATE_FORMATS`, its twins in ``csrc/core/formats`` and ``triton_kernels``, and the
+line of ``csrc/core/formats.h``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor
+
+Encoder = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the numbers of one state tensor are stored.
+
+    Attributes:
+        dtype: of the stored tensor.
+        encode: returns numbers in the format; takes them and 16 random bits for each, int32 in [0, 2**16), which only
+            formats that round stochastically use. None: to the nearest number, halfway to the even one.
+        random: whether ``encode`` uses its random bits.
+    """
+
+    dtype: torch.dtype
+    encode: Optional[Encoder] = None
+    random: bool = False
+
+    def decode(self, stored: Tensor, arithmetic: torch.dtype) -> Tensor:
+        """Return stored numbers in the dtype of the arithmetic; exact."""
+        return stored.to(arithmetic)
+
+    def store(self, stored: Tensor, value: Tensor, bits: Optional[Tensor]) -> None:
+        """Write ``value`` into ``stored``; ``bits`` as in ``encode``, None for a format without randomness."""
+        if self.encode is None or bits is None:
+            stored.copy_(value)
+        else:
+            stored.copy_(self.encode(value, bits))
+
+
+def bfloat16_stochastic(value: Tensor, bits: Tensor) -> Tensor:
+    """Return float32 numbers in bfloat16: the upper neighbour in magnitude with the probability of the distance to it.
+
+    A moving average that is rounded to the nearest number stops where a step is less than half the distance between
+    two numbers; rounded this way, it follows on average.
+    """
+    pattern = value.view(torch.int32)
+    rounded = torch.where(value.isfinite(), pattern + bits, pattern) & ~0xFFFF
+    return torch.where(value.isnan(), torch.nan, rounded.view(torch.float32)).to(torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class StateFormat:
+    """What ``state_dtype`` names: the formats of the buffers of a rule.
+
+    Attributes:
+        signed: of buffers whose numbers may be negative.
+        unsigned: of the others, such as second moments.
+    """
+
+    signed: Format
+    unsigned: Format
+
+
+# By ``state_dtype``. float32 means the dtype of the arithmetic, which is double for double parameters.
+STATE_FORMATS: dict[torch.dtype, Optional[StateFormat]] = {
+    torch.float32: None,
+    torch.bfloat16: StateFormat(
+        Format(torch.bfloat16), Format(torch.bfloat16, bfloat16_stochastic, random=True)
+    ),
+}

@@ -1,0 +1,109 @@
+"""Which tensors the state of a parameter consists of, with their dtypes and strides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.layout import empty_dense, is_dense
+from extrap_kernels.rules import RuleSpec
+from extrap_kernels.state.formats import STATE_FORMATS, Format
+
+State = dict[str, Tensor]
+
+
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the arithmetic and of the base iterate: double precision for double parameters, else single."""
+    double = dtype in (torch.float64, torch.complex128)
+    if dtype.is_complex:
+        return torch.complex128 if double else torch.complex64
+    return torch.float64 if double else torch.float32
+
+
+def _needs_base(group: Mapping[str, Any], dtype: torch.dtype) -> bool:
+    """Whether ``x`` is not what the parameter itself holds."""
+    return group["extrapolation"] is not None or group["noise"] is not None or dtype != arithmetic_dtype(dtype)
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The state of a parameter of one dtype under the options of a param group, besides its ``step``.
+
+    Attributes:
+        buffers: names of the rule's buffers, in its order.
+        formats: of each of them.
+        has_base: whether the base iterate is stored; if not, it is what the parameter holds.
+        base_dtype: dtype of the base iterate and of the arithmetic.
+    """
+
+    buffers: tuple[str, ...]
+    formats: tuple[Format, ...]
+    has_base: bool
+    base_dtype: torch.dtype
+
+    @classmethod
+    def of(cls, spec: RuleSpec, group: Mapping[str, Any], dtype: torch.dtype) -> StateLayout:
+        """Return the layout for parameters of ``dtype``.
+
+        Raises:
+            ValueError: a ``state_dtype`` that such parameters cannot have.
+        """
+        buffers = spec.buffers_of(group)
+        base_dtype = arithmetic_dtype(dtype)
+        plain, chosen = Format(base_dtype), STATE_FORMATS[group["state_dtype"]]
+        if chosen is not None and base_dtype != torch.float32:
+            raise ValueError(
+                f"Invalid state_dtype value: {group['state_dtype']} for a parameter of {dtype}; it is for float32, "
+                "bfloat16 and float16 parameters: put this one into a param group with state_dtype=torch.float32"
+            )
+        formats = [plain if chosen is None else chosen.signed if b.signed else chosen.unsigned for b in buffers]
+        return cls(tuple(b.name for b in buffers), tuple(formats), _needs_base(group, dtype), base_dtype)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors of the parameter's shape."""
+        return ("base", *self.buffers) if self.has_base else self.buffers
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Return the dtype that the tensor ``name`` is stored in; of an unknown name, that of the arithmetic."""
+        if name in self.buffers:
+            return self.formats[self.buffers.index(name)].dtype
+        return self.base_dtype
+
+    def empty(self, name: str, param: Tensor) -> Tensor:
+        """Return an uninitialized tensor ``name`` for ``param``."""
+        return empty_dense(param, self.dtype_of(name))
+
+    def fits(self, name: str, tensor: Tensor, param: Tensor) -> bool:
+        """Whether ``tensor`` is as :meth:`empty` would make it."""
+        if tensor.dtype != self.dtype_of(name) or tensor.shape != param.shape or tensor.device != param.device:
+            return False
+        wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
+        return tensor.numel() == 0 or all(
+            size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
+        )
+
+    def prepare(self, state: State, param: Tensor, step_device: torch.device) -> None:
+        """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
+
+        Args:
+            state: of ``param``; changed in place. Entries with other names stay as they are.
+            param: holds the base iterate where none is stored yet.
+            step_device: where the step count has to be.
+        """
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)
+        elif state["step"].device != step_device:
+            state["step"] = state["step"].to(step_device)
+        if not self.has_base and "base" in state:
+            param.copy_(state.pop("base"))
+        for name in self.names:
+            if name not in state:
+                source = param if name == "base" else torch.zeros((), dtype=param.dtype, device=param.device)
+                state[name] = self.empty(name, param).copy_(source)
+            elif not self.fits(name, state[name], param):
+                state[name] = self.empty(name, param).copy_(state[name])
