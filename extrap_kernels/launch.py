@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import options, scalars
+from extrap_kernels import scalars
 
 
 class Phase(enum.Enum):
@@ -67,25 +67,30 @@ class Launch:
     def of(
         cls,
         group: Mapping[str, Any],
+        values: Mapping[str, Any],
         *,
         phase: Phase = Phase.UPDATE,
         rank: int = 0,
         scaling: GradScaling = GradScaling(),
         device: Optional[torch.device] = None,
     ) -> Launch:
-        """Read the options of ``group``.
+        """Complete the options of a param group by what only the step knows.
 
         Args:
             group: the param group.
+            values: its scalars, see :func:`extrap_kernels.options.scalars_of`.
             phase: what is done.
             rank: added to the seed of the noise.
             scaling: factors of the gradients.
             device: tensors there are left to the device to read; None: the host reads all.
         """
-        values = options.scalars_of(group)
-        values["key"] = (values["seed"] + rank) % 2**64
-        values["phase"] = PHASES.index(phase.value)
-        values["grad_scale"], values["clip"] = scaling.grad_scale, scaling.clip
+        values = {
+            **values,
+            "key": (values["seed"] + rank) % 2**64,
+            "phase": PHASES.index(phase.value),
+            "grad_scale": scaling.grad_scale,
+            "clip": scaling.clip,
+        }
         on_device: dict[str, Tensor] = {}
         for name in scalars.ON_DEVICE:
             value = values[name]

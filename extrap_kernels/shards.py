@@ -32,13 +32,13 @@ def local_part(tensor: Tensor) -> Tensor:
 class Shard:
     """Where the local part of a DTensor lies in the whole tensor, whose real numbers are counted row by row.
 
-    The local part, row by row as well, is a series of runs of numbers that follow each other in the whole tensor. A
+    The local part, row by row as well, is a series of extents of numbers that follow each other in the whole tensor. A
     complex element counts as two numbers.
 
     Attributes:
         offset: position in the whole tensor of the first number.
-        run: how many numbers a run has, at least 1.
-        pitch: distance of the first numbers of two runs in the whole tensor.
+        extent: how many numbers follow each other in the whole tensor, at least 1.
+        stride: distance in the whole tensor of the first numbers of two extents.
         numel: how many numbers the whole tensor has.
         rows: its size along dim 0.
         groups: process groups over which sums are added up to be those of the whole tensor, one after the other.
@@ -46,8 +46,8 @@ class Shard:
     """
 
     offset: int
-    run: int
-    pitch: int
+    extent: int
+    stride: int
     numel: int
     rows: int
     groups: tuple[ProcessGroup, ...]
@@ -58,7 +58,7 @@ class Shard:
         """Return where the local part of ``tensor`` lies.
 
         Raises:
-            ValueError: the local part does not consist of such runs, is not row-major, or is a term of a sum.
+            ValueError: the local part does not consist of such extents, is not row-major, or is a term of a sum.
         """
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -75,11 +75,11 @@ class Shard:
             )
         _, start = compute_local_shape_and_global_offset(tensor.shape, mesh, tensor.placements)
         parts = 2 if tensor.is_complex() else 1
-        offset, run, pitch = _runs(tensor.shape, local.shape, start)
+        offset, extent, stride = _extents(tensor.shape, local.shape, start)
         return cls(
             offset * parts,
-            run * parts,
-            pitch * parts,
+            extent * parts,
+            stride * parts,
             tensor.numel() * parts,
             tensor.shape[0] if tensor.dim() else 1,
             tuple(mesh.get_group(i) for i in sharded),
@@ -88,18 +88,18 @@ class Shard:
 
     def positions(self, i: Tensor) -> Tensor:
         """Return the position in the whole tensor of the ``i``-th numbers of the local part, int64."""
-        return self.offset + i.div(self.run, rounding_mode="floor") * self.pitch + i % self.run
+        return self.offset + i.div(self.extent, rounding_mode="floor") * self.stride + i % self.extent
 
 
-def _runs(whole: Sequence[int], local: Sequence[int], start: Sequence[int]) -> tuple[int, int, int]:
-    """Return offset, run and pitch of the part of ``whole`` that begins at ``start`` and has the shape ``local``."""
+def _extents(whole: Sequence[int], local: Sequence[int], start: Sequence[int]) -> tuple[int, int, int]:
+    """Return offset, extent and stride of the part of ``whole`` that begins at ``start`` and has the shape ``local``."""
     if 0 in local or not local:
         return 0, 1, 1
     strides = [1]
     for size in whole[:0:-1]:
         strides.insert(0, strides[0] * size)
     offset = sum(first * stride for first, stride in zip(start, strides))
-    # From the last dimension on: one that continues the runs of those after it makes them longer.
+    # From the last dimension on: one that continues the extents of those after it makes them longer.
     levels = [(1, 1)]
     for size, stride in zip(reversed(local), reversed(strides)):
         count, distance = levels[-1]

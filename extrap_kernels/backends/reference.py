@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from typing import Optional
 
 import torch
 from torch import Tensor
 
-from extrap_kernels.backends.member import Member
-from extrap_kernels.backends.scaling import Scaling
+from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
+from extrap_kernels.backends.registry import Backend, register
+from extrap_kernels.launch import Launch
+from extrap_kernels.reference import rules
 from extrap_kernels.reference.norms import square_sum
 from extrap_kernels.reference.step import step_parameter
+from extrap_kernels.rules import RuleSpec
+from extrap_kernels.state.formats import STATE_FORMATS
+from extrap_kernels.state.layout import StateLayout
 
 
 class ReferenceExecutor:
-    """Steps its members through :func:`extrap_kernels.reference.step.step_parameter`.
-
-    It looks everything up as a step is planned, so it serves one step and is planned anew for the next.
-    """
+    """Steps its entries through :func:`extrap_kernels.reference.step.step_parameter`."""
 
     on_device = False
 
-    def __init__(self, rule: ModuleType, members: Sequence[Member], local_gradients: Mapping[Tensor, Tensor]) -> None:
-        self.device = members[0].param.device
-        self._rule = rule
-        self._members = members
-        self._local = dict(local_gradients)
+    def __init__(
+        self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype
+    ) -> None:
+        self.device = entries[0].param.device
+        self._dtype = entries[0].param.dtype
+        self._rule = importlib.import_module(f"{rules.__name__}.{spec.name}")
+        self._layout, self._entries = layout, entries
+        self._bound: list[tuple[ParamEntry, Tensor, Optional[Tensor]]] = []
 
-    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
-        """Return False: plan again."""
-        return False
+    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+        """Take in the gradients of this step."""
+        self._bound, missing = [], []
+        for i, entry in enumerate(self._entries):
+            param, gradient = entry.param, entry.param.grad
+            if param.device != self.device or param.dtype != self._dtype:
+                return None
+            if gradient is None:
+                continue
+            check_gradient(entry.name, gradient)
+            local = local_gradients.get(param) if local_gradients else None
+            if local is not None:
+                check_local_gradient(entry.name, param, local)
+            if not self._layout.complete(entry.state, param):
+                missing.append(i)
+            self._bound.append((entry, gradient, local))
+        return missing
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
-        for g in self._gradients():
+        for _, g, _ in self._bound:
             total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
-    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
+    def square_sums(self, launch: Launch) -> Tensor:
         """Return an empty tensor: :func:`step_parameter` adds its sums up over the processes by itself."""
         return torch.empty(0, dtype=torch.float64)
 
-    def _gradients(self) -> list[Tensor]:
-        return [member.param.grad for member in self._members if member.param.grad is not None]
+    def run(self, launch: Launch) -> None:
+        """Step every parameter that has a gradient."""
+        bound, self._bound = self._bound, []
+        for entry, gradient, local in bound:
+            step_parameter(self._rule, self._layout, launch, entry, gradient, local)
 
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
-        """Step every member under the options of ``group``."""
-        for member, grad in zip(self._members, self._gradients()):
-            step_parameter(
-                self._rule,
-                group,
-                member.param,
-                member.state,
-                grad,
-                self._local.get(member.param),
-                key=key,
-                index=member.index,
-                shard=member.shard,
-                correct=correct,
-                grad_scale=float(scaling.grad_scale),
-                clip=float(scaling.clip),
-            )
+
+register(
+    Backend(
+        name="reference",
+        takes=lambda device: True,
+        missing_reason=lambda: None,
+        executor=lambda: ReferenceExecutor,
+        state_dtypes=tuple(STATE_FORMATS),
+        for_speed=False,
+    )
+)

@@ -1,26 +1,35 @@
 """One training step of one parameter in plain PyTorch: the readable twin of ``csrc/core/step.h``.
 
 Every operation rounds once to the precision of the base iterate, in the order written here and in no fused form, so
-that the native kernels can give the same bits.
+that the native kernels can give the same bits. The steps are those of section 1 of ``docs/design.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.layout import is_dense
 from extrap_kernels.reference.norms import rms
 from extrap_kernels.reference.philox import noise
+from extrap_kernels.reference.rounding import rounding_bits
+from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
+from extrap_kernels.state.layout import StateLayout
 
 
 def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()
+
+
+def _like(param: Tensor, real: Tensor) -> Tensor:
+    return torch.view_as_complex(real.contiguous()) if param.is_complex() else real
 
 
 def _positions(param: Tensor, shard: Shard | None) -> Tensor:
@@ -54,71 +63,71 @@ def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, cli
     return -grad if maximize else grad
 
 
+def _adopt(x: Tensor, param: Tensor) -> None:
+    """Take ``x = param`` where somebody changed the parameter; elsewhere a 16-bit one holds only the rounded ``x``."""
+    held = _real(param).to(x.dtype)
+    x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
+
+
+def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, extrap_lr: float) -> Tensor:
+    """Return ``y`` without its noise: a new direction is a line here."""
+    if group["extrapolation"] == "past_gradient":
+        return x - z * extrap_lr
+    if group["extrapolation"] == "past_update":
+        return x - u * extrap_lr
+    return x
+
+
 def step_parameter(
-    rule: ModuleType,
-    group: Mapping[str, Any],
-    param: Tensor,
-    state: Mapping[str, Tensor],
-    grad: Tensor,
-    local: Tensor | None,
-    *,
-    key: int,
-    index: int,
-    correct: bool,
-    grad_scale: float,
-    clip: float,
-    shard: Shard | None = None,
+    rule: ModuleType, layout: StateLayout, launch: Launch, entry: ParamEntry, grad: Tensor, local: Optional[Tensor]
 ) -> None:
-    """Correct the base iterate and write the next extrapolated point into ``param`` (DESIGN section 1, steps 1 to 5).
+    """Correct the base iterate and write the next extrapolated point into the parameter.
 
     Args:
-        rule: module of :mod:`extrap_kernels.reference` with ``direction`` and ``extragradient_direction``.
-        group: the param group with the options of this step.
-        param: the parameter, which holds ``y``.
-        state: ``step``, ``base`` and the buffers of the rule; changed in place.
+        rule: module of :mod:`extrap_kernels.reference.rules`.
+        layout: of the parameter's state.
+        launch: options and phase; ``Phase.EXTRAPOLATE`` only moves the parameter.
+        entry: the parameter, which holds ``y``, and its state, changed in place.
         grad: averaged gradient at ``y``.
         local: this worker's own gradient, or None where it is ``grad``.
-        key: seed plus rank.
-        index: position of the parameter in the optimizer.
-        correct: False for the first half of an extragradient step, which only moves ``param``.
-        grad_scale: what the gradients were multiplied by.
-        clip: factor of the gradients once they are unscaled.
-        shard: where all these tensors lie if they are parts of larger ones, whose other parts other processes step.
     """
-    x = _real(state["base"])
-    if not correct:
-        # x = p where somebody changed the parameter; a narrow one holds only the rounded base iterate elsewhere.
-        held = _real(param).to(x.dtype)
-        x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
-    buffers = {name: _real(state[name]) for name in rule.state_names(group)}
+    group, param, state, values = launch.group, entry.param, entry.state, unpack(launch.row)
+    x = _real(state["base"] if layout.has_base else param)
+    if launch.phase is Phase.EXTRAPOLATE:
+        _adopt(x, param)
+    stored = [(_real(state[name]), form) for name, form in zip(layout.buffers, layout.formats)]
+    buffers = {name: form.decode(kept, x.dtype) for name, (kept, form) in zip(layout.buffers, stored)}
+    grad_scale, clip = values["grad_scale"], values["clip"]
     raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
     l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
-    lr, decay = float(group["lr"]), float(group["weight_decay"])
-    if getattr(rule, "OWN_DECAY", False):
-        decay = 0.0
-    extrap_lr = lr * group["extrap_ratio"] if group["extrap_lr"] is None else float(group["extrap_lr"])
+    lr, decay = values["lr"], 0.0 if rule.SPEC.own_decay else values["weight_decay"]
+    extrap_lr = values["extrap_lr"] * values["extrap_ratio"]
     if decay != 0 and not group["decoupled_weight_decay"]:
         l, g = l + x * decay, g + x * decay
     step = int(state["step"]) + 1
-    trust = rule.trust_ratio(group, step, x, raw, g, buffers, shard) if hasattr(rule, "trust_ratio") else 1.0
-    if not correct:
+    trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if rule.SPEC.norm else 1.0
+    if launch.phase is Phase.EXTRAPOLATE:
         z = rule.extragradient_direction(group, step, g, l, buffers, trust)
         param.copy_(_like(param, x - z * extrap_lr))
         return
     state["step"] += 1
-    amplitude = _amplitude(group, param, x, l, shard) if group["noise"] is not None else 0.0
+    amplitude = _amplitude(group, param, x, l, entry.shard) if launch.noise is not None else 0.0
     u, z = rule.direction(group, step, g, l, x, buffers, trust)
+    for (kept, form), buffer in zip(stored, buffers.values()):
+        if kept is not buffer:
+            form.store(kept, buffer, _rounding(form.random, entry, values["seed"], step))
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
-    y = x
-    if group["extrapolation"] in ("past_gradient", "past_update"):
-        y = y - (z if group["extrapolation"] == "past_gradient" else u) * extrap_lr
-    if group["noise"] is not None:
-        n = noise(group["noise"], _positions(param, shard), key=key, parameter=index, step=step)
+    y = _extrapolated(group, x, u, z, extrap_lr)
+    if launch.noise is not None:
+        at = _positions(param, entry.shard)
+        n = noise(launch.noise, at, key=int(values["key"]), parameter=entry.index, step=step)
         y = y + n.to(x.dtype) * amplitude
     param.copy_(_like(param, y))
 
 
-def _like(param: Tensor, real: Tensor) -> Tensor:
-    return torch.view_as_complex(real.contiguous()) if param.is_complex() else real
+def _rounding(random: bool, entry: ParamEntry, seed: float, step: int) -> Optional[Tensor]:
+    if not random:
+        return None
+    return rounding_bits(_positions(entry.param, entry.shard), seed=int(seed), parameter=entry.index, step=step)

@@ -87,6 +87,10 @@ class StateLayout:
             size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
         )
 
+    def complete(self, state: State, param: Tensor) -> bool:
+        """Whether ``state`` has all that a step of ``param`` needs, as :meth:`prepare` leaves it."""
+        return "step" in state and all([name in state and self.fits(name, state[name], param) for name in self.names])
+
     def prepare(self, state: State, param: Tensor, step_device: torch.device) -> None:
         """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
 
@@ -103,7 +107,7 @@ class StateLayout:
             param.copy_(state.pop("base"))
         for name in self.names:
             if name not in state:
-                source = param if name == "base" else torch.zeros((), dtype=param.dtype, device=param.device)
-                state[name] = self.empty(name, param).copy_(source)
+                created = self.empty(name, param)
+                state[name] = created.copy_(param) if name == "base" else created.zero_()
             elif not self.fits(name, state[name], param):
                 state[name] = self.empty(name, param).copy_(state[name])

@@ -1,0 +1,73 @@
+"""What a backend consists of for the rest of the package: an executor of the steps of one bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Optional, Protocol
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.launch import Launch
+from extrap_kernels.rules import RuleSpec
+from extrap_kernels.state.layout import StateLayout
+
+
+class Executor(Protocol):
+    """Steps the parameters of a bucket: those of one param group, device, dtype and gradient dtype.
+
+    ``bind`` comes first in each step, then ``square_sums`` for sharded parameters, then ``run``.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a step reads nothing on the host: neither the step count nor the scaling nor tensor options."""
+
+    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+        """Read all tensors that the step will touch and hold them until :meth:`run` is done.
+
+        A parameter without a gradient is skipped in this step.
+
+        Returns:
+            None if the parameters no longer are as they were when the executor was made; otherwise the positions of
+            the entries whose state is missing or does not fit: once that is repaired, bind again.
+
+        Raises:
+            RuntimeError: a gradient that is not a dense tensor.
+            ValueError: a local gradient that does not fit its parameter.
+        """
+
+    def add_gradient_square_sum(self, total: Tensor) -> None:
+        """Add the squares of the gradients, neither unscaled nor clipped, to a 0-dim float64 tensor on the device."""
+
+    def square_sums(self, launch: Launch) -> Tensor:
+        """Return what the next :meth:`run` makes norms of, float64; what other processes have is added in place.
+
+        Two numbers for each entry if the rule needs norms, in the backend's order: the sums of squares of the base
+        iterate and of what is scaled. Then, if the noise scale needs them, the sums of squares of the rows of every
+        base iterate. An executor that adds up over the processes by itself returns an empty tensor.
+        """
+
+    def run(self, launch: Launch) -> None:
+        """Step every parameter that has a gradient."""
+
+
+class ExecutorType(Protocol):
+    """How an executor is made."""
+
+    def __call__(
+        self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype
+    ) -> Executor:
+        """Make an executor.
+
+        Args:
+            spec: the rule.
+            layout: of the state of every entry.
+            entries: parameters of one device and dtype, with or without a gradient.
+            grad_dtype: dtype in which the gradients are read: that of the parameters or of the base iterate.
+        """

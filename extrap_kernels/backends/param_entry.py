@@ -1,0 +1,54 @@
+"""One parameter of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.shards import Shard, is_dtensor
+
+
+@dataclass(frozen=True)
+class ParamEntry:
+    """A parameter as an executor steps it.
+
+    Attributes:
+        param: the parameter, or the local part of a sharded one.
+        state: its optimizer state, or the local parts of that.
+        index: its position in the optimizer.
+        name: what error messages call it.
+        shard: where it lies if it is a part of a tensor.
+    """
+
+    param: Tensor
+    state: dict[str, Tensor]
+    index: int
+    name: str
+    shard: Optional[Shard] = None
+
+
+def check_gradient(name: str, gradient: Tensor) -> None:
+    """Raise RuntimeError for a gradient that no backend can take."""
+    if gradient.layout != torch.strided:
+        raise RuntimeError(
+            f"the gradient of {name} has layout {gradient.layout}: sparse gradients are not supported; use "
+            "sparse=False in the embedding, or grad.to_dense()"
+        )
+
+
+def check_local_gradient(name: str, param: Tensor, local: Tensor) -> None:
+    """Raise ValueError for a local gradient that does not fit its parameter."""
+    if is_dtensor(param):
+        raise ValueError(
+            f"local gradient for {name}, a sharded parameter: all workers share one extrapolated point of it, since "
+            "each all-gather collects it from them, so only the averaged gradient can be extrapolated; leave it out of "
+            "local_gradients, or train with DistributedDataParallel"
+        )
+    if local.shape != param.shape or local.layout != torch.strided or local.device != param.device:
+        raise ValueError(
+            f"local gradient of shape {tuple(local.shape)}, layout {local.layout}, device {local.device} for {name} "
+            f"on {param.device}; it must be dense and match the parameter"
+        )

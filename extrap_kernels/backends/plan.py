@@ -1,0 +1,165 @@
+"""The plan of a param group: which executor steps which of its parameters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+import torch
+from torch import Tensor
+
+from extrap_kernels.backends.executor import Executor
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
+from extrap_kernels.backends.registry import Backend, resolve
+from extrap_kernels.backends.sharded import ShardedExecutor
+from extrap_kernels.shards import Shard, is_dtensor, local_part
+from extrap_kernels.state.layout import StateLayout
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class Owner(Protocol):
+    """What a plan asks of an optimizer."""
+
+    backend: str
+    rule: ModuleType
+    state: Any
+    local_gradients: dict[Tensor, Tensor]
+    param_groups: list[dict[str, Any]]
+
+
+def _grad_dtype(param: Tensor, local: Optional[Tensor], layout: StateLayout) -> torch.dtype:
+    """Return the dtype that gradients are read in: the parameter's if they have it, else that of the base iterate."""
+    given = [g.dtype for g in (param.grad, local) if g is not None]
+    return param.dtype if all([dtype == param.dtype for dtype in given]) else layout.base_dtype
+
+
+def _check_state_dtype(backend: Backend, group: Mapping[str, Any], name: str) -> None:
+    if group["state_dtype"] not in backend.state_dtypes:
+        raise ValueError(
+            f"Invalid state_dtype value: {group['state_dtype']} for {name} on backend {backend.name!r}, which supports "
+            f"{backend.state_dtypes}; use state_dtype=torch.float32, or parameters on the CPU"
+        )
+
+
+class GroupPlan:
+    """The executors of one param group.
+
+    Args:
+        owner: the optimizer.
+        number: of the group in the optimizer.
+
+    Attributes:
+        executors: each steps some of the parameters.
+        state_changed: whether state was created or repaired since the plan was made or the flag was reset.
+
+    Raises:
+        ValueError: an option that a parameter of the group cannot have.
+        RuntimeError: the backend asked for cannot take a parameter of the group.
+    """
+
+    def __init__(self, owner: Owner, number: int) -> None:
+        group = owner.param_groups[number]
+        self._key = self._key_of(owner, group)
+        self._state = owner.state
+        self._layouts: dict[torch.dtype, StateLayout] = {}
+        self._backends: dict[torch.device, Backend] = {}
+        self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
+        self.state_changed = True
+        entries: dict[tuple[Any, ...], list[ParamEntry]] = defaultdict(list)
+        first = sum(len(before["params"]) for before in owner.param_groups[:number])
+        for i, param in enumerate(group["params"]):
+            name = f"parameter {i} of group {number} (shape {tuple(param.shape)})"
+            layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
+            _check_state_dtype(backend, group, name)
+            shard = Shard.of(param) if is_dtensor(param) else None
+            # A parameter that never had a gradient has no state: the dict becomes its state with the first one.
+            entry = ParamEntry(param, self._state.get(param, {}), first + i, name, shard)
+            grad_dtype = _grad_dtype(local_part(param), owner.local_gradients.get(param), layout)
+            groups = shard and (shard.groups, shard.row_groups)
+            entries[backend.name, param.device, param.dtype, grad_dtype, groups].append(entry)
+        for (_, device, dtype, grad_dtype, _), members in entries.items():
+            self._add_bucket(owner, self._backends[device], self._layouts[dtype], members, grad_dtype)
+
+    @staticmethod
+    def _key_of(owner: Owner, group: Mapping[str, Any]) -> tuple[Any, ...]:
+        plain = group["extrapolation"] is None and group["noise"] is None
+        return owner.backend, plain, group["state_dtype"], owner.rule.SPEC.buffers_of(group)
+
+    def _layout_of(self, owner: Owner, group: Mapping[str, Any], param: Tensor) -> StateLayout:
+        if param.dtype not in self._layouts:
+            self._layouts[param.dtype] = StateLayout.of(owner.rule.SPEC, group, param.dtype)
+        return self._layouts[param.dtype]
+
+    def _backend_of(self, owner: Owner, param: Tensor) -> Backend:
+        if param.device not in self._backends:
+            self._backends[param.device] = resolve(owner.backend, param.device)
+        return self._backends[param.device]
+
+    def _add_bucket(
+        self, owner: Owner, backend: Backend, layout: StateLayout, entries: list[ParamEntry], grad_dtype: torch.dtype
+    ) -> None:
+        for entry in entries:
+            if entry.param.grad is not None or "step" in entry.state:
+                self._prepare(backend, layout, entry)
+        spec, executor_type = owner.rule.SPEC, backend.executor()
+        executor: Executor
+        if entries[0].shard is not None:
+            executor = ShardedExecutor(executor_type, spec, layout, entries, grad_dtype)
+        else:
+            executor = executor_type(spec, layout, entries, grad_dtype)
+        self._buckets.append((executor, backend, layout, entries))
+
+    def _prepare(self, backend: Backend, layout: StateLayout, entry: ParamEntry) -> None:
+        param = entry.param
+        layout.prepare(entry.state, param, param.device if backend.on_device else torch.device("cpu"))
+        self._state[param] = entry.state
+        self.state_changed = True
+
+    @property
+    def executors(self) -> list[Executor]:
+        """The executors, in a fixed order."""
+        return [executor for executor, *_ in self._buckets]
+
+    def fits(self, owner: Owner, group: Mapping[str, Any]) -> bool:
+        """Whether the options that decide on backend and state are those that the plan was made with."""
+        return self._key == self._key_of(owner, group)
+
+    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
+        """Bind all executors; False if the plan no longer fits the parameters."""
+        for executor, backend, layout, entries in self._buckets:
+            incomplete = executor.bind(local_gradients)
+            if not incomplete:
+                if incomplete is None:
+                    return False
+                continue
+            for i in incomplete:
+                self._prepare(backend, layout, entries[i])
+            if executor.bind(local_gradients) != []:
+                raise RuntimeError(f"the state of {entries[incomplete[0]].name} changed while it was being prepared")
+        return True
+
+
+def gradient_square_sum(executors: Iterable[Executor], group: Optional[ProcessGroup]) -> Tensor:
+    """Return the sum of squares of all gradients, as they are, as a 0-dim float64 tensor.
+
+    Args:
+        executors: of all parameters here.
+        group: process group whose members hold the other parameters, or None.
+    """
+    totals: dict[tuple[Any, ...], PartialSums] = {}
+    everywhere = () if group is None else (group,)
+    for executor in executors:
+        groups = executor.groups if isinstance(executor, ShardedExecutor) else everywhere
+        zero = torch.zeros((), dtype=torch.float64, device=executor.device)
+        total = totals.setdefault((executor.device, groups), PartialSums(zero, groups))
+        executor.add_gradient_square_sum(total.values)
+    if not totals:
+        totals[()] = PartialSums(torch.zeros((), dtype=torch.float64), everywhere)
+    add_partial_sums(list(totals.values()))
+    first, *others = [total.values for total in totals.values()]
+    return sum((total.to(first.device) for total in others), first)
