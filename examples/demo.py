@@ -45,7 +45,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     each = f"one for every {recipe.LOCAL_BATCH_SIZE} images of the batch"
     parser.add_argument("--workers", type=positive_int, metavar="K", help=f"(default: {each})")
     parser.add_argument("--epochs", type=positive_int, metavar="E", help=f"(default: {FULL.epochs})")
-    parser.add_argument("--backend", default="auto", choices=backends.NAMES, help="of ExtrapSGD (default: auto)")
+    parser.add_argument("--backend", default="auto", choices=("auto", *backends.BACKENDS), help="of ExtrapSGD")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="(default: results)")
     threads = torch.get_num_threads()
     runs = f"trainings at a time, each on one thread (default: {threads}, what PyTorch would use here)"

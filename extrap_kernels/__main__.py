@@ -14,17 +14,16 @@ from extrap_kernels import backends, selftest
 
 def _info() -> None:
     print(f"extrap_kernels {extrap_kernels.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    for name in backends.NAMES:
-        if name != "auto":
-            reason = backends.missing_reason(name)
-            print(f"  {name:14}{'available' if reason is None else 'not available: ' + reason}")
+    for name in backends.BACKENDS:
+        reason = backends.missing_reason(name)
+        print(f"  {name:14}{'available' if reason is None else 'not available: ' + reason}")
     if backends.missing_reason("cpu") is None:
         from extrap_kernels import _C
 
-        reading = "torch's stable C interface" if _C.uses_stable_interface() else "their attributes, which is slower"
+        reading = "DLPack's C table" if _C.reads_by_dlpack() else "their attributes, which is slower"
         print(f"  tensors are read by {reading}")
         print(f"  instruction set {_C.instruction_set()} of {', '.join(_C.instruction_sets())}")
-    print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu'))!r} for CPU tensors")
+    print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu')).name!r} for CPU tensors")
 
 
 def main() -> None:

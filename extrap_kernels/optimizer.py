@@ -1,9 +1,9 @@
-"""What every optimizer of the package shares: the step, train and eval mode, and state dicts."""
+"""The base class of all optimizers: what torch calls, and the protocol of a step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Optional, Union
@@ -11,11 +11,11 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, options
-from extrap_kernels.backends.scaling import Scaling, clip_coefficient
-from extrap_kernels.layout import empty_state, has_state_layout, overlaps
-from extrap_kernels.shards import is_dtensor
-from extrap_kernels.step_hooks import skip_idle
+from extrap_kernels import backends, checkpointing, modes, options
+from extrap_kernels.launch import Phase
+from extrap_kernels.layout import overlaps
+from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.stepping import Stepper
 
 Closure = Callable[[], Union[float, Tensor]]
 
@@ -23,11 +23,11 @@ Closure = Callable[[], Union[float, Tensor]]
 class ExtrapOptimizer(torch.optim.Optimizer):
     """Base class: a subclass names its rule and its own options.
 
-    What the parameters hold between steps is the extrapolated point: to change a parameter by hand, change its
-    ``state[p]["base"]``. State tensors may be changed in place or exchanged; one that is given another storage by
-    ``.data =`` is noticed only if the first parameter's state was given one, too.
+    Between steps the parameters hold the extrapolated point ``y``: to change a parameter by hand, change its
+    :meth:`base_of`. State tensors may be changed in place, exchanged or moved: every step reads them anew.
 
     Attributes:
+        rule: module of :mod:`extrap_kernels.reference.rules`, whose ``SPEC`` says what the rule consists of.
         backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
         rank: number added to the seed of the noise; None (default) means the rank in the default process group of
             ``torch.distributed``, or 0 without one, or where any parameter is a DTensor: the workers then share one
@@ -38,16 +38,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
             ``max_grad_norm`` bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
-            tensor from a backend that works on the device; infinite, or not a number, if GradScaler skipped that step.
+            tensor from a backend that works on the device; infinite or NaN if GradScaler skipped that step.
             None while ``max_grad_norm`` is None.
     """
 
     rule: ModuleType
-    rule_name: str
+    stepper: Stepper
     _step_supports_amp_scaling = True
-    _plans: dict[int, backends.GroupPlan]
-    _snapshot: Any
-    _shares_points: bool
     _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
@@ -61,11 +58,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         super().__init__(params, {**defaults, "train_mode": True})
 
     def _patch_step_function(self) -> None:
-        # torch wraps step() of a class when the first of its instances is made.
+        # torch wraps step() of a class when the first of its instances is made. Traced by torch.compile, the wrapper
+        # would be a graph of its own for every optimizer; as a call out of the graph it costs nothing more.
         plain = type(self).step
         super()._patch_step_function()
         if type(self).step is not plain:
-            type(self).step = skip_idle(plain, type(self).step)  # type: ignore[method-assign]
+            type(self).step = torch._disable_dynamo(type(self).step)  # type: ignore[attr-defined, method-assign]
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
@@ -111,11 +109,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
                 :meth:`extrapolate`; nothing has changed then.
-            ValueError: an option that was changed to what is none; nothing has changed then.
+            ValueError: an option was set to an invalid value; nothing has changed then.
         """
         try:
             return self._step(closure)
         except BaseException:
+            self.stepper = Stepper()  # what it has bound is released
             # GradScaler takes back what it has set only after a step, and multiplies its next scale with what it finds.
             self.__dict__.pop("grad_scale", None)
             self.__dict__.pop("found_inf", None)
@@ -125,7 +124,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
         first = not self.state and not skipped and closure is None and not self._extrapolated
-        if first and self._only_creates_state():
+        if first and checkpointing.only_creates_state(self):
             return None
         self._require_train_mode("step()")
         loss = None
@@ -139,7 +138,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             self._skip()
         else:
             scale = getattr(self, "grad_scale", None)
-            self._run(range(len(self.param_groups)), correct=True, grad_scale=scale, found_inf=found_inf)
+            self._run(range(len(self.param_groups)), Phase.UPDATE, scale, found_inf)
             if self._extrapolated:
                 self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
@@ -157,7 +156,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
                 before a step, or for a sparse gradient; nothing has changed then.
-            ValueError: an option that was changed to what is none; nothing has changed then.
+            ValueError: an option was set to an invalid value; nothing has changed then.
         """
         self._require_train_mode("extrapolate()")
         groups = self._extragradient_groups()
@@ -165,7 +164,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
         if self._extrapolated:
             raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
-        self._run(groups, correct=False, grad_scale=grad_scale)
+        self._run(groups, Phase.EXTRAPOLATE, grad_scale)
         self._extrapolated.update(groups)
         self.local_gradients.clear()
 
@@ -197,133 +196,40 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     def _works_on_device(self) -> bool:
         """Whether GradScaler's flag can stay on the device: every parameter is stepped there."""
-        devices = {param.device for group in self.param_groups for param in group["params"]}
-        return all(backends.works_on_device(self.backend, device) for device in devices)
+        if self.stepper.on_device is None:
+            devices = {param.device for group in self.param_groups for param in group["params"]}
+            return all(backends.resolve(self.backend, device).on_device for device in devices)
+        return self.stepper.on_device
 
+    @torch.no_grad()
     def _run(
         self,
-        groups: Iterable[int],
-        *,
-        correct: bool,
+        groups: Sequence[int],
+        phase: Phase,
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
     ) -> None:
-        with torch.no_grad():
-            self._run_without_grad(groups, correct, grad_scale, found_inf)
+        self.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
 
-    def _run_without_grad(
-        self,
-        groups: Iterable[int],
-        correct: bool,
-        grad_scale: Union[float, Tensor, None],
-        found_inf: Optional[Tensor],
-    ) -> None:
-        for i in groups:
-            options.check_choices(self.param_groups[i])
-        if self._snapshot is None or not self._snapshot.matches(self.state, self.param_groups):
-            self._plans = {}
-        # Every plan is brought up to date before the first of them runs, so that an error changes nothing.
-        stale = [i for i in groups if not self._is_fresh(i)]
-        if stale:
-            self._plan(stale)
-        executors = [executor for i in groups for executor in self._plans[i].executors]
-        on_device = bool(executors) and all([executor.on_device for executor in executors])
-        scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
-        norm = self._gradient_norm(groups, executors, scale, on_device)
-        work = []
-        for i in groups:
-            group = self.param_groups[i]
-            scaling = Scaling(scale, clip_coefficient(norm, group["max_grad_norm"]), found_inf if on_device else None)
-            work += [(executor, group, scaling) for executor in self._plans[i].executors]
-        partial_sums: list[backends.PartialSums] = []
-        for executor, group, scaling in work:
-            if isinstance(executor, backends.ShardedExecutor):
-                partial_sums += executor.partial_sums(group, correct=correct, scaling=scaling)
-        if partial_sums:
-            backends.add_partial_sums(partial_sums)
-        for executor, group, scaling in work:
-            rank = 0 if group["noise"] is None else self._noise_rank()
-            executor.run(group, key=(group["seed"] + rank) % 2**64, correct=correct, scaling=scaling)
+    def base_of(self, param: Tensor) -> Tensor:
+        """Return the tensor that holds the base iterate ``x`` of a parameter, to be read or changed in place.
 
-    def _gradient_norm(
-        self,
-        groups: Iterable[int],
-        executors: list[backends.Executor],
-        scale: Union[float, Tensor],
-        on_device: bool,
-    ) -> Union[float, Tensor]:
-        """Return the norm of the unscaled gradients, also in ``grad_norm``; 0 where no group wants it."""
-        self.grad_norm = None
-        if all(self.param_groups[i]["max_grad_norm"] is None for i in groups):
-            return 0.0
-        norm = backends.gradient_square_sum(executors, self.gradient_norm_group).sqrt() / scale
-        self.grad_norm = norm if on_device else float(norm)
-        return self.grad_norm
-
-    @torch.no_grad()
-    def _only_creates_state(self) -> bool:
-        """Create all state in a first step of zero gradients at learning rate 0, as checkpoints want it; else False.
-
-        ``torch.distributed.checkpoint.state_dict`` takes such a step, in any mode, to have tensors that it can load
-        into. With noise or an ``extrap_lr`` of its own it would move the parameters, which may be loaded already.
+        That is ``state[param]["base"]``, or the parameter itself if it holds ``x``: before its first step, and where
+        no base is stored, since there is no extrapolation and no noise and its dtype is that of the arithmetic.
         """
-        if any(float(group["lr"]) != 0.0 for group in self.param_groups):
-            return False
-        self._plan(range(len(self.param_groups)))
-        executors = [executor for plan in self._plans.values() for executor in plan.executors]
-        if float(backends.gradient_square_sum(executors, None)) != 0.0:
-            return False
-        if not self.param_groups[0]["train_mode"]:
-            self._keep_extrapolated()
-        return True
+        base: Tensor = self.state.get(param, {}).get("base", param)
+        return base
 
-    def _plan(self, groups: Iterable[int]) -> None:
-        self._shares_points = any(is_dtensor(param) for group in self.param_groups for param in group["params"])
-        for i in groups:
-            backends.check_gradients(self.param_groups[i]["params"], self.local_gradients)
-        for i in groups:
-            first = sum(len(group["params"]) for group in self.param_groups[:i])
-            self._plans[i] = backends.GroupPlan(self, self.param_groups[i], first)
-        self._snapshot = backends.state_snapshot(self.state, self.param_groups)
-
-    def _is_fresh(self, i: int) -> bool:
-        plan = self._plans.get(i)
-        return (
-            plan is not None
-            and plan.state_names == self.rule.state_names(self.param_groups[i])
-            and plan.refresh(self.local_gradients)
-        )
-
-    def state_of(self, param: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return the state of ``param``, created where it is missing: ``step``, ``base`` and the named buffers."""
-        state: dict[str, Tensor] = self.state[param]
-        on_device = backends.works_on_device(self.backend, param.device)
-        step_device = param.device if on_device else torch.device("cpu")
-        if "base" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)
-            state["base"] = empty_state(param).copy_(param)
-        elif state["step"].device != step_device:
-            state["step"] = state["step"].to(step_device)
-        for name in ("base", *names):
-            if name not in state:
-                state[name] = torch.zeros_like(state["base"])
-            elif not has_state_layout(state[name], param):
-                # The parameter was given another memory format or dtype, or the state was exchanged.
-                state[name] = empty_state(param).copy_(state[name])
-        return state
-
-    def _noise_rank(self) -> int:
-        if self.rank is not None:
-            return self.rank
-        if self._shares_points:
-            return 0
-        distributed = torch.distributed
-        return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    def prepare_state(self, param: Tensor) -> dict[str, Tensor]:
+        """Return the state of ``param``, created or converted where it is missing or does not fit."""
+        group = next(group for group in self.param_groups if any(param is p for p in group["params"]))
+        on_device = backends.resolve(self.backend, param.device).on_device
+        layout = StateLayout.of(self.rule.SPEC, group, param.dtype)
+        layout.prepare(self.state[param], param, param.device if on_device else torch.device("cpu"))
+        return self.state[param]
 
     def _forget_plans(self) -> None:
-        self._plans = {}
-        self._snapshot = None
-        self._shares_points = False
+        self.stepper = Stepper()
         self._extrapolated = set()
 
     # Train and eval mode
@@ -334,45 +240,30 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 f"{what} in eval mode: the parameters hold the base iterate; call optimizer.train() before training"
             )
 
-    @torch.no_grad()
     def _return_to_base(self, *, only_without_gradient: bool) -> None:
         """Undo extrapolate() where no correction follows it."""
         for i in self._extrapolated:
-            for param in self.param_groups[i]["params"]:
-                if "base" in self.state.get(param, {}) and not (only_without_gradient and param.grad is not None):
-                    param.copy_(self.state[param]["base"])
+            params = self.param_groups[i]["params"]
+            modes.return_to_base(self.state, params, only_without_gradient=only_without_gradient)
         self._extrapolated.clear()
 
-    @torch.no_grad()
     def eval(self) -> None:
         """Put the base iterate ``x`` into the parameters, rounded to their dtype, for evaluation and saving.
 
         The extrapolated point is kept in the state (one copy of the parameters) until :meth:`train`. Nothing happens
         in eval mode.
         """
-        if not self.param_groups[0]["train_mode"]:
-            return
-        self._keep_extrapolated()
-        self._set_mode(train=False)
+        if self.param_groups[0]["train_mode"]:
+            modes.put_base(self.state)
+            self._set_mode(train=False)
 
-    def _keep_extrapolated(self) -> None:
-        for param, state in self.state.items():
-            if "base" in state:
-                state["extrapolated"] = param.clone(memory_format=torch.preserve_format)
-                param.copy_(state["base"])
-
-    @torch.no_grad()
     def train(self, mode: bool = True) -> None:
         """Put the extrapolated point ``y`` back into the parameters, bit for bit; ``train(False)`` is :meth:`eval`."""
         if not mode:
-            return self.eval()
-        if self.param_groups[0]["train_mode"]:
-            return None
-        for param, state in self.state.items():
-            if "extrapolated" in state:
-                param.copy_(state.pop("extrapolated"))
-        self._set_mode(train=True)
-        return None
+            self.eval()
+        elif not self.param_groups[0]["train_mode"]:
+            modes.put_extrapolated(self.state)
+            self._set_mode(train=True)
 
     def _set_mode(self, *, train: bool) -> None:
         for group in self.param_groups:
@@ -418,14 +309,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         loaded: dict[str, Any] = {}
 
         def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
-            self._check_saved(final)
+            checkpointing.check_saved(self, final)
             loaded.update(final)
 
         def restore(_: torch.optim.Optimizer) -> None:
-            # torch casts floating-point state to the dtype of the parameter; the saved values undo that.
-            for group, saved_group in zip(self.param_groups, loaded["param_groups"]):
-                for param, key in zip(group["params"], saved_group["params"]):
-                    self._restore(param, loaded["state"].get(key, {}))
+            checkpointing.restore(self, loaded)
 
         # After the pre-hooks of the user, who may have changed the dict, and before the user's post-hooks.
         handles = [
@@ -437,36 +325,3 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _restore(self, param: Tensor, saved: Mapping[str, Any]) -> None:
-        state = self.state[param] if saved else {}
-        for name, value in saved.items():
-            if name == "step":
-                state[name] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
-            elif name == "extrapolated":
-                state[name] = torch.empty_like(param, requires_grad=False).copy_(value)
-            elif isinstance(value, Tensor) and value.shape == param.shape:
-                state[name] = empty_state(param).copy_(value)
-
-    def _check_saved(self, saved: Mapping[str, Any]) -> None:
-        for group, saved_group in zip(self.param_groups, saved["param_groups"]):
-            options_after = {**self.defaults, **saved_group}
-            needed = ["step", "base", *self.rule.state_names(options_after)]
-            if not options_after["train_mode"]:
-                needed.append("extrapolated")
-            for param, key in zip(group["params"], saved_group["params"]):
-                if saved["state"].get(key):
-                    self._check_saved_state(param, key, saved["state"][key], needed)
-
-    def _check_saved_state(self, param: Tensor, key: Any, saved: Mapping[str, Any], needed: list[str]) -> None:
-        for name in needed:
-            if name not in saved:
-                raise ValueError(
-                    f"loaded state dict lacks {name!r} for parameter {key}; it has {sorted(saved)}. "
-                    f"It must come from {type(self).__name__}.state_dict() with the same options"
-                )
-            if name != "step" and saved[name].shape != param.shape:
-                raise ValueError(
-                    f"loaded state dict has {name!r} of shape {tuple(saved[name].shape)} for parameter {key} of shape "
-                    f"{tuple(param.shape)}; build the model and the optimizer as they were when it was saved"
-                )

@@ -6,6 +6,7 @@ reference; on a GPU, a step is also captured in a CUDA graph and run on two stre
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import statistics
@@ -17,17 +18,30 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
-from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends
+import extrap_kernels
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends
 from extrap_kernels.optimizer import ExtrapOptimizer
+from extrap_kernels.options import CODES
 
-OPTIMIZERS: dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]] = {
-    "ExtrapSGD": (ExtrapSGD, {}),
-    "ExtrapSGD, momentum": (ExtrapSGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    "ExtrapAdam": (ExtrapAdam, {"weight_decay": 0.1}),
-    "ExtrapAdamW": (ExtrapAdamW, {"weight_decay": 0.1}),
-    "ExtrapLARS": (ExtrapLARS, {"momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.3}),
-    "ExtrapLAMB": (ExtrapLAMB, {"weight_decay": 0.1}),
-}
+# Options that take the branches of a rule, for the optimizers that have them.
+_OPTIONS = {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "trust_coefficient": 0.3}
+
+
+def optimizers() -> dict[str, tuple[type[ExtrapOptimizer], dict[str, Any]]]:
+    """Return every optimizer of the package by a title, with options for each set of buffers that it may keep."""
+    found: dict[str, tuple[type[ExtrapOptimizer], dict[str, Any]]] = {}
+    for name in extrap_kernels.__all__:
+        optimizer_type = getattr(extrap_kernels, name)
+        accepted = inspect.signature(optimizer_type).parameters
+        options = {key: value for key, value in _OPTIONS.items() if key in accepted}
+        optional = [buffer.option for buffer in optimizer_type.rule.SPEC.buffers if buffer.option is not None]
+        if optional:
+            without = {key: value for key, value in options.items() if key not in (*optional, "nesterov")}
+            found[name] = optimizer_type, without
+        found[", ".join([name, *optional])] = optimizer_type, options
+    return found
+
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64)
 
 # Relative to the largest element: of the base iterate, and of what is rounded to the parameter's dtype.
@@ -43,11 +57,11 @@ _TOLERANCE = {
 def perturbations() -> Iterator[dict[str, Any]]:
     """Every extrapolation with every noise and scale of it, as options of an optimizer."""
     noises: list[dict[str, Any]] = [{"noise": None}]
-    for noise, scale in itertools.product(("uniform", "gaussian"), ("absolute", "tensor", "filter", "gradient")):
+    for noise, scale in itertools.product(CODES["noise"][1:], CODES["noise_scale"]):
         noises.append({"noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 7})
-    for extrapolation, noise_options in itertools.product((None, "past_gradient", "past_update"), noises):
-        yield {"extrapolation": extrapolation, **noise_options}
-    yield {"extrapolation": "extragradient"}
+    for extrapolation, noise_options in itertools.product(CODES["extrapolation"], noises):
+        if extrapolation != "extragradient" or noise_options["noise"] is None:
+            yield {"extrapolation": extrapolation, **noise_options}
 
 
 def _parameters(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
@@ -113,8 +127,8 @@ class Parity:
 
 
 def parity(name: str, dtype: torch.dtype, device: torch.device, backend: str) -> Parity:
-    """Compare one of :data:`OPTIMIZERS` under all perturbations with the reference."""
-    optimizer_type, own = OPTIMIZERS[name]
+    """Compare one of :func:`optimizers` under all perturbations with the reference."""
+    optimizer_type, own = optimizers()[name]
     cases = identical = 0
     base_error = error = 0.0
     for options in perturbations():
@@ -123,7 +137,7 @@ def parity(name: str, dtype: torch.dtype, device: torch.device, backend: str) ->
         reference = optimizer_type(expected, lr=0.1, backend="reference", **own, **options)
         _train(optimizer, ours)
         _train(reference, expected)
-        bases = [(optimizer.state[p]["base"], reference.state[q]["base"]) for p, q in zip(ours, expected)]
+        bases = [(optimizer.base_of(p), reference.base_of(q)) for p, q in zip(ours, expected)]
         cases += 1
         identical += all(torch.equal(a.detach().cpu(), b) for a, b in [*zip(ours, expected), *bases])
         base_error = max(base_error, *(_relative_error(a, b) for a, b in bases))
@@ -226,7 +240,7 @@ def bandwidth(device: torch.device, backend: str, numel: int, rounds: int = 20) 
 def _print_parity(device: torch.device, backend: str) -> bool:
     passed = True
     print(f"{'optimizer':20} {'dtype':10} {'cases':>5} {'same bits':>9} {'error of x':>10} {'of y':>10}")
-    for name, dtype in itertools.product(OPTIMIZERS, DTYPES):
+    for name, dtype in itertools.product(optimizers(), DTYPES):
         found = parity(name, dtype, device, backend)
         passed &= found.passed
         print(
@@ -250,7 +264,8 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
     device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"device {str(device)!r}: torch finds no CUDA device; use --device cpu")
-    backend = backends.resolve(backend, device)
+    chosen = backends.resolve(backend, device)
+    backend = chosen.name
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"backend {backend!r} on {where}, torch {torch.__version__}, against the reference on the CPU\n")
     passed = _print_parity(device, backend)
@@ -259,8 +274,7 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
             good = check(device, backend)
             passed &= good
             print(f"{title}: {'ok' if good else 'FAILED'}")
-    interpreted = backend == "triton" and device.type == "cpu"
-    if interpreted or backend in ("cuda-emulated", "reference"):
+    if not chosen.for_speed:
         print("no bandwidth: this backend is not made for speed here")
     else:
         numel = 100_000_000 if device.type == "cuda" else 10_000_000

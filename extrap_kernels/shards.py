@@ -92,7 +92,7 @@ class Shard:
 
 
 def _extents(whole: Sequence[int], local: Sequence[int], start: Sequence[int]) -> tuple[int, int, int]:
-    """Return offset, extent and stride of the part of ``whole`` that begins at ``start`` and has the shape ``local``."""
+    """Return offset, extent and stride of the part of ``whole`` of shape ``local`` that starts at ``start``."""
     if 0 in local or not local:
         return 0, 1, 1
     strides = [1]

@@ -58,7 +58,7 @@ def take(optimizer, scaler, seed, overflow=False, unscale=False):
 
 
 def works_on_device(backend):
-    return backends.works_on_device(backend, torch.device(helpers.DEVICES[backend]))
+    return backends.resolve(backend, torch.device(helpers.DEVICES[backend])).on_device
 
 
 def assert_at_start(optimizer):

@@ -9,7 +9,7 @@ import torch
 from extrap_kernels import ExtrapSGD, backends, triton_kernels
 from extrap_kernels.__main__ import main
 
-MISSING = [name for name in backends.NAMES if name != "auto" and backends.missing_reason(name) is not None]
+MISSING = [name for name in backends.BACKENDS if backends.missing_reason(name) is not None]
 
 
 def one_parameter():
@@ -28,13 +28,13 @@ def test_missing_backend_says_why(name):
 
 
 def test_auto_takes_the_fast_backend():
-    assert backends.resolve("auto", torch.device("cpu")) == "cpu"
+    assert backends.resolve("auto", torch.device("cpu")).name == "cpu"
 
 
 @pytest.mark.parametrize("reason, backend", [(None, "triton"), ("no driver", "reference")])
 def test_auto_takes_triton_for_tensors_of_a_gpu(monkeypatch, reason, backend):
     monkeypatch.setattr(triton_kernels, "missing_reason", lambda: reason)
-    assert backends.resolve("auto", torch.device("cuda")) == backend
+    assert backends.resolve("auto", torch.device("cuda")).name == backend
 
 
 def test_backend_of_another_device_says_so(monkeypatch):
@@ -72,6 +72,6 @@ def test_info_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["extrap_kernels", "info"])
     main()
     lines = capsys.readouterr().out.splitlines()
-    for name in backends.NAMES[1:]:
+    for name in backends.BACKENDS:
         (line,) = (line for line in lines if line.split()[0] == name)
         assert ("not available: " in line) == (name in MISSING)

@@ -30,9 +30,9 @@ class ParamEntry:
     shard: Optional[Shard] = None
 
 
-def check_gradient(name: str, gradient: Tensor) -> None:
+def check_gradient(name: str, gradient: Optional[Tensor]) -> None:
     """Raise RuntimeError for a gradient that no backend can take."""
-    if gradient.layout != torch.strided:
+    if gradient is not None and gradient.layout != torch.strided:
         raise RuntimeError(
             f"the gradient of {name} has layout {gradient.layout}: sparse gradients are not supported; use "
             "sparse=False in the embedding, or grad.to_dense()"

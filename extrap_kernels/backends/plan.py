@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.backends.executor import Executor
-from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.registry import Backend, resolve
 from extrap_kernels.backends.sharded import ShardedExecutor
@@ -46,6 +46,24 @@ def _check_state_dtype(backend: Backend, group: Mapping[str, Any], name: str) ->
         )
 
 
+def _name_of(param: Tensor, group: int, i: int) -> str:
+    return f"parameter {i} of group {group} (shape {tuple(param.shape)})"
+
+
+def check_gradients(owner: Owner, number: int) -> None:
+    """Raise for gradients of group ``number`` that no backend can take, before any state is created.
+
+    Raises:
+        RuntimeError: a gradient that is not a dense strided tensor.
+        ValueError: a local gradient that does not fit its parameter.
+    """
+    for i, param in enumerate(owner.param_groups[number]["params"]):
+        if param.grad is not None:
+            check_gradient(_name_of(param, number, i), param.grad)
+        if param in owner.local_gradients:
+            check_local_gradient(_name_of(param, number, i), param, owner.local_gradients[param])
+
+
 class GroupPlan:
     """The executors of one param group.
 
@@ -73,7 +91,7 @@ class GroupPlan:
         entries: dict[tuple[Any, ...], list[ParamEntry]] = defaultdict(list)
         first = sum(len(before["params"]) for before in owner.param_groups[:number])
         for i, param in enumerate(group["params"]):
-            name = f"parameter {i} of group {number} (shape {tuple(param.shape)})"
+            name = _name_of(param, number, i)
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
@@ -126,8 +144,8 @@ class GroupPlan:
         return [executor for executor, *_ in self._buckets]
 
     def fits(self, owner: Owner, group: Mapping[str, Any]) -> bool:
-        """Whether the options that decide on backend and state are those that the plan was made with."""
-        return self._key == self._key_of(owner, group)
+        """Whether the state, and the options that decide on it and on the backend, are those of the plan."""
+        return self._state is owner.state and self._key == self._key_of(owner, group)
 
     def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Bind all executors; False if the plan no longer fits the parameters."""
@@ -138,6 +156,7 @@ class GroupPlan:
                     return False
                 continue
             for i in incomplete:
+                check_gradient(entries[i].name, entries[i].param.grad)
                 self._prepare(backend, layout, entries[i])
             if executor.bind(local_gradients) != []:
                 raise RuntimeError(f"the state of {entries[incomplete[0]].name} changed while it was being prepared")

@@ -17,8 +17,8 @@ def _executor() -> ExecutorType:
 register(
     Backend(
         name="triton",
-        takes=triton_kernels.takes_device,
-        missing_reason=triton_kernels.missing_reason,
+        takes=lambda device: triton_kernels.takes_device(device),
+        missing_reason=lambda: triton_kernels.missing_reason(),
         executor=_executor,
         on_device=True,
         for_speed=not triton_kernels.is_interpreted(),

@@ -52,21 +52,24 @@ def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.Proces
         optimizer: on every worker for the same parameters, which must all have been stepped or not.
         process_group: whose members are averaged (default: None, all processes).
     """
-    states = [(param, state) for param, state in optimizer.state.items() if "base" in state]
-    by_dtype: dict[tuple[torch.device, torch.dtype], list[Any]] = {}
-    for param, state in states:
-        by_dtype.setdefault((state["base"].device, state["base"].dtype), []).append((param, state))
-    for members in by_dtype.values():
-        mean = torch.cat([state["base"].reshape(-1) for _, state in members])
+    by_dtype: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for param, state in optimizer.state.items():
+        if "step" in state:
+            base = optimizer.base_of(param)
+            by_dtype.setdefault((base.device, base.dtype), []).append(param)
+    for params in by_dtype.values():
+        mean = torch.cat([optimizer.base_of(param).reshape(-1) for param in params])
         mean /= dist.get_world_size(process_group)
         dist.all_reduce(mean, group=process_group)
-        for (param, state), average in zip(members, mean.split([param.numel() for param, _ in members])):
-            _move_base(param, state, average.view(param.shape))
+        for param, average in zip(params, mean.split([param.numel() for param in params])):
+            _move_base(optimizer, param, average.view(param.shape))
 
 
-def _move_base(param: torch.Tensor, state: dict[str, torch.Tensor], average: torch.Tensor) -> None:
-    base = state["base"]
-    point = state.get("extrapolated", param)
+def _move_base(optimizer: ExtrapOptimizer, param: torch.Tensor, average: torch.Tensor) -> None:
+    base, point = optimizer.base_of(param), optimizer.state[param].get("extrapolated", param)
+    if base is param:
+        param.copy_(average)
+        return
     point.copy_(average + (point.to(base.dtype) - base))
     base.copy_(average)
     if point is not param:

@@ -197,6 +197,6 @@ def broadcast_state(optimizer: ExtrapOptimizer, source: int, group: Optional[dis
         if not names:
             optimizer.state.pop(param, None)
             continue
-        state = optimizer.state_of(param, tuple(name for name in names if name not in ("step", "base")))
+        state = optimizer.prepare_state(param)
         for name in names:
             dist.broadcast(state[name], source, group)

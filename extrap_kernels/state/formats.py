@@ -69,7 +69,5 @@ class StateFormat:
 # By ``state_dtype``. float32 means the dtype of the arithmetic, which is double for double parameters.
 STATE_FORMATS: dict[torch.dtype, Optional[StateFormat]] = {
     torch.float32: None,
-    torch.bfloat16: StateFormat(
-        Format(torch.bfloat16), Format(torch.bfloat16, bfloat16_stochastic, random=True)
-    ),
+    torch.bfloat16: StateFormat(Format(torch.bfloat16), Format(torch.bfloat16, bfloat16_stochastic, random=True)),
 }

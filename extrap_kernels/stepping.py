@@ -1,0 +1,141 @@
+"""How a step is carried out: plans, the norm of the gradients, launches. Errors come before the first change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+
+import torch
+from torch import Tensor
+
+from extrap_kernels import backends, options
+from extrap_kernels.backends.executor import Executor
+from extrap_kernels.backends.native import state_guard
+from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
+from extrap_kernels.backends.sharded import ShardedExecutor
+from extrap_kernels.launch import GradScaling, Launch, Phase, clip_coefficient
+from extrap_kernels.shards import is_dtensor
+
+if TYPE_CHECKING:
+    from extrap_kernels.optimizer import ExtrapOptimizer
+
+
+class _Work(NamedTuple):
+    executor: Executor
+    launch: Launch
+
+
+class Stepper:
+    """Carries out the steps of an optimizer. Between steps it keeps only what can be derived again.
+
+    Attributes:
+        on_device: whether every parameter was stepped without a read on the host, by the plans that are there; None
+            if there are none.
+    """
+
+    def __init__(self) -> None:
+        self._plans: dict[int, backends.GroupPlan] = {}
+        self._guard: Any = None
+        self.on_device: Optional[bool] = None
+
+    def run(
+        self,
+        optimizer: ExtrapOptimizer,
+        groups: Sequence[int],
+        phase: Phase,
+        grad_scale: Union[float, Tensor, None],
+        found_inf: Optional[Tensor] = None,
+    ) -> Union[float, Tensor, None]:
+        """Step the param groups ``groups``.
+
+        Args:
+            optimizer: whose parameters are stepped.
+            groups: numbers of param groups.
+            phase: what is done.
+            grad_scale: what the gradients were multiplied by; None: 1.
+            found_inf: see :class:`extrap_kernels.launch.GradScaling`; only read on the device.
+
+        Returns:
+            The norm of the unscaled gradients, or None if no group bounds it.
+        """
+        # Everything is read and checked before the first tensor is written.
+        for i in groups:
+            options.check_choices(optimizer.param_groups[i])
+        scalars = [options.scalars_of(optimizer.param_groups[i]) for i in groups]
+        executors = self.bind(optimizer, groups)
+        on_device = bool(executors) and all([executor.on_device for executor in executors])
+        scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
+        if found_inf is not None and not on_device and float(found_inf) != 0.0:
+            return math.inf  # the parameters were moved to the host since the flag was left to the device
+        norm = self._gradient_norm(optimizer, groups, executors, scale, on_device)
+        work: list[_Work] = []
+        for i, values in zip(groups, scalars):
+            group = optimizer.param_groups[i]
+            clip = clip_coefficient(0.0 if norm is None else norm, group["max_grad_norm"])
+            scaling = GradScaling(scale, clip, found_inf if on_device else None)
+            rank = 0 if group["noise"] is None else noise_rank(optimizer)
+            for executor in self._plans[i].executors:
+                device = executor.device if executor.on_device else None
+                launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
+                work.append(_Work(executor, launch))
+        partial_sums: list[PartialSums] = []
+        for executor, launch in work:
+            if isinstance(executor, ShardedExecutor):
+                partial_sums += executor.partial_sums(launch)
+        if partial_sums:
+            add_partial_sums(partial_sums)
+        for executor, launch in work:
+            executor.run(launch)
+        return norm
+
+    def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
+        """Make or renew the plans of ``groups`` and bind them to the tensors of this step; return their executors."""
+        if self._guard is None or not self._guard.matches(optimizer.state, optimizer.param_groups):
+            self._plans = {}
+        stale = [i for i in groups if not self._is_bound(optimizer, i)]
+        for i in stale:
+            backends.check_gradients(optimizer, i)
+        for i in stale:
+            self._plans[i] = backends.GroupPlan(optimizer, i)
+            if not self._is_bound(optimizer, i):
+                raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
+        plans = [self._plans[i] for i in groups]
+        if any([plan.state_changed for plan in plans]):
+            self._guard = state_guard(optimizer.state, optimizer.param_groups)
+            for plan in plans:
+                plan.state_changed = False
+        executors = [executor for plan in plans for executor in plan.executors]
+        self.on_device = all([executor.on_device for executor in executors])
+        return executors
+
+    def _is_bound(self, optimizer: ExtrapOptimizer, i: int) -> bool:
+        """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
+        plan = self._plans.get(i)
+        fits = plan is not None and plan.fits(optimizer, optimizer.param_groups[i])
+        return fits and plan is not None and plan.bind(optimizer.local_gradients)
+
+    @staticmethod
+    def _gradient_norm(
+        optimizer: ExtrapOptimizer,
+        groups: Sequence[int],
+        executors: list[Executor],
+        scale: Union[float, Tensor],
+        on_device: bool,
+    ) -> Union[float, Tensor, None]:
+        """Return the norm of the unscaled gradients; None if no group bounds it."""
+        if all([optimizer.param_groups[i]["max_grad_norm"] is None for i in groups]):
+            return None
+        norm = backends.gradient_square_sum(executors, optimizer.gradient_norm_group).sqrt() / scale
+        return norm if on_device else float(norm)
+
+
+def noise_rank(optimizer: ExtrapOptimizer) -> int:
+    """Return what is added to the seed of the noise: see ``ExtrapOptimizer.rank``."""
+    if optimizer.rank is not None:
+        return optimizer.rank
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0
+    shares_points = any([is_dtensor(param) for group in optimizer.param_groups for param in group["params"]])
+    return 0 if shares_points else distributed.get_rank()
