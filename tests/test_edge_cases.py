@@ -183,7 +183,7 @@ def test_local_gradients_point_the_way_and_averaged_ones_correct(backend):
     optimizer.local_gradients[param] = local
     optimizer.step()
     assert optimizer.local_gradients == {}
-    torch.testing.assert_close(optimizer.state[param]["base"], x - 0.5, rtol=0, atol=1e-15)
+    torch.testing.assert_close(optimizer.base_of(param), x - 0.5, rtol=0, atol=1e-15)
     torch.testing.assert_close(param.detach(), x - 0.5 - 1.5, rtol=0, atol=1e-15)
     optimizer.step()  # without one, it is the averaged gradient again
     torch.testing.assert_close(param.detach(), x - 1.0 - 1.0, rtol=0, atol=1e-15)

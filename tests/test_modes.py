@@ -29,7 +29,7 @@ def held(optimizer):
 def rounded_base(optimizer):
     """The base iterate in the dtype of the parameters: what a plain optimizer would hold."""
     params = helpers.parameters_of(optimizer)
-    return [optimizer.state[p]["base"].to(p.dtype) if p in optimizer.state else p for p in params]
+    return [optimizer.base_of(p).to(p.dtype) if p in optimizer.state else p for p in params]
 
 
 def test_modes_are_exact_however_often(optimizer):

@@ -95,5 +95,5 @@ def test_extrap_lr_follows_lr_unless_set(backend):
         optimizer.param_groups[0]["lr"] = 0.2  # what a scheduler does
         param.grad = torch.ones_like(param)
         optimizer.step()
-        moved.append((optimizer.state[param]["base"] - param).item())
+        moved.append((optimizer.base_of(param) - param).item())
     assert moved == pytest.approx([0.2, 0.6, 0.0, 0.5], abs=1e-15)

@@ -55,6 +55,6 @@ def test_inner_rate_on_its_own(backend, change):
             step(each, seed=t)
             scheduler.step()
         for p, q in zip(helpers.parameters_of(optimizer), helpers.parameters_of(plain)):
-            base = optimizer.state[p]["base"]
-            helpers.assert_same_bits(base, plain.state[q]["base"])
+            base = optimizer.base_of(p)
+            helpers.assert_same_bits(base, plain.base_of(q))
             torch.testing.assert_close(p.detach(), base - change(t) * p.grad, rtol=1e-6, atol=1e-6)

@@ -52,7 +52,7 @@ def test_a_wrong_step_fails(monkeypatch):
     def train_and_nudge(optimizer, params):
         train(optimizer, params)
         if optimizer.backend != "reference":
-            optimizer.state[params[1]]["base"].mul_(1 + 1e-5)
+            optimizer.base_of(params[1]).mul_(1 + 1e-5)
 
     monkeypatch.setattr(selftest, "_train", train_and_nudge)
     assert not selftest.parity("ExtrapSGD", torch.float32, torch.device("cpu"), "auto").passed

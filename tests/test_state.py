@@ -64,7 +64,7 @@ def test_low_precision_keeps_its_float32_base(backend):
     optimizer = trained(backend, torch.bfloat16)
     resumed = make(backend, params=copies(optimizer))
     resumed.load_state_dict(optimizer.state_dict())
-    bases = [resumed.state[p]["base"] for p in helpers.parameters_of(resumed)]
+    bases = [resumed.base_of(p) for p in helpers.parameters_of(resumed)]
     assert all(base.dtype == torch.float32 for base in bases)
     assert any((base != base.bfloat16()).any() for base in bases)
 
@@ -217,7 +217,7 @@ def test_group_added_in_eval_mode_is_in_eval_mode(backend):
     assert not optimizer.param_groups[-1]["train_mode"]
     optimizer.train()
     helpers.train(optimizer, steps=1)
-    assert (param != optimizer.state[param]["base"]).any()
+    assert (param != optimizer.base_of(param)).any()
 
 
 def replaced_buffers(optimizer, fresh):
@@ -259,7 +259,7 @@ def test_replaced_state_is_used(backend, replace):
             value.copy_(fresh[p][name])
     assert_go_on_alike(optimizer, twin)
     del kept
-    assert all(optimizer.state[p]["base"].data_ptr() == state["base"].data_ptr() for p, state in fresh.items())
+    assert all(optimizer.base_of(p).data_ptr() == state["base"].data_ptr() for p, state in fresh.items())
 
 
 def test_replaced_buffer_may_have_other_strides(backend):

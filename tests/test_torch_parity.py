@@ -42,7 +42,7 @@ def compare(backend, rule, options, dtype, change=lambda group, t: None, steps=1
         for optimizer in optimizers:
             optimizer.step()
     for p, master, expected in zip(params, masters, oracles):
-        base = optimizers[0].state[p]["base"]
+        base = optimizers[0].base_of(p)
         error = np.abs(oracle.values(base) - oracle.values(master))
         as_near_as_rounding = (error <= 4 * expected.x.bound).all()
         assert as_near_as_rounding, f"parameter {expected.index}: off by up to {error.max()}"

@@ -88,7 +88,7 @@ def test_noise_moves_no_bytes_in_the_step(noise):
     read, written = buffers_of(optimizer, params)
     accesses = _C.recorded_accesses(optimizer.step)
     assert np.array_equal(bytes_touched(accesses, store=True), bytes_of(written))
-    again = [optimizer.state[p]["base"] for p in params] if noise["noise_scale"] == "tensor" else []
+    again = [optimizer.base_of(p) for p in params] if noise["noise_scale"] == "tensor" else []
     assert np.array_equal(bytes_touched(accesses, store=False), bytes_of(read, again))
 
 

@@ -107,7 +107,7 @@ def train(steps, *, accumulate=1, backward_per_step=1, unused=False, **how):
         assert not optimizer.local_gradients
     assert captured.nbytes == sum(p.nbytes for p in params)
     record["y"] = copies(params)
-    record["base"] = [optimizer.state[p]["base"].clone() if p in optimizer.state else None for p in params]
+    record["base"] = [optimizer.base_of(p).clone() if p in optimizer.state else None for p in params]
     return record
 
 

@@ -94,7 +94,7 @@ def post_local(backend, period=3, warmup=2, steps=9):
 
 
 def bases_and_points(optimizer, model):
-    return [optimizer.state[p]["base"].clone() for p in model.parameters()], copies(model.parameters())
+    return [optimizer.base_of(p).clone() for p in model.parameters()], copies(model.parameters())
 
 
 def zero_refusals():

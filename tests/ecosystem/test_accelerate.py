@@ -37,7 +37,7 @@ def epoch(model, optimizer, loader, scheduler, accelerator):
 
 
 def bases(model, optimizer):
-    return [optimizer.state[p]["base"].to(p.dtype) for p in model.parameters()]
+    return [optimizer.base_of(p).to(p.dtype) for p in model.parameters()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)

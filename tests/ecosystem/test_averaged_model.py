@@ -31,7 +31,7 @@ def run(backend, average, averaged_from=0):
         if t >= averaged_from:
             with optimizer.base_parameters():
                 averaged.update_parameters(model)
-            visited.append([optimizer.state[p]["base"].clone() for p in model.parameters()])
+            visited.append([optimizer.base_of(p).clone() for p in model.parameters()])
         helpers.assert_same_bits([p.data for p in model.parameters()], y)
     return model, averaged, visited
 

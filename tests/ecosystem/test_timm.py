@@ -121,12 +121,12 @@ class Run:
             self.optimizer.zero_grad()
             with self.optimizer.base_parameters():
                 self.ema.update(self.model, step=update)
-            self.visited.append([self.optimizer.state[p]["base"].clone() for p in self.model.parameters()])
+            self.visited.append([self.optimizer.base_of(p).clone() for p in self.model.parameters()])
             self.scheduler.step_update(update + 1)
 
     def validate(self):
         self.model.eval()
-        base = [self.optimizer.state[p]["base"] for p in self.model.parameters()]
+        base = [self.optimizer.base_of(p) for p in self.model.parameters()]
         helpers.assert_same_bits([p.data for p in self.model.parameters()], base)
 
 
@@ -139,7 +139,7 @@ def test_train_loop(tmp_path):
     assert {int(state["step"]) for state in optimizer.state.values()} == {EPOCHS * UPDATES}
 
     best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
-    base = {name: optimizer.state[p]["base"] for name, p in run.model.named_parameters()}
+    base = {name: optimizer.base_of(p) for name, p in run.model.named_parameters()}
     helpers.assert_same_bits({name: best["state_dict"][name] for name in base}, base)
     average = run.visited[0]
     for visited in run.visited[1:]:

@@ -41,7 +41,7 @@ class Recorder(transformers.TrainerCallback):
 
 
 def bases(model, optimizer):
-    return [optimizer.state[p]["base"].to(p.dtype) for p in model.parameters()]
+    return [optimizer.base_of(p).to(p.dtype) for p in model.parameters()]
 
 
 def build(folder, callbacks=(), dtype=torch.float32, dropout=0.1, **arguments):

@@ -3,9 +3,9 @@
 import itertools
 
 import torch
-
 from extrap_kernels.backends.member import Member
 from extrap_kernels.backends.scaling import Scaling
+
 from extrap_kernels.shards import Shard, _runs
 
 UNSCALED = Scaling(1.0, 1.0, None)

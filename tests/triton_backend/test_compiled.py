@@ -11,9 +11,8 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="nothing is compiled under the interpreter"),
 ]
 if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in os.environ:
-    from extrap_kernels.triton_kernels import variants
-
     from bench import static_triton
+    from extrap_kernels.triton_kernels import variants
 
     BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
     TARGETS = tuple(static_triton.TARGETS)

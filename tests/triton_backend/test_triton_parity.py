@@ -125,9 +125,8 @@ def test_local_gradients_of_another_dtype(local_dtype):
 
 def test_what_a_step_asks_for_is_enumerated(monkeypatch):
     """So that the kernels that test_compiled.py compiles are all that there are."""
-    from extrap_kernels.triton_kernels import variants
-
     from extrap_kernels.backends.triton import TritonExecutor
+    from extrap_kernels.triton_kernels import variants
 
     asked, everything = set(), lambda n: slice(0, n)
     monkeypatch.setattr(variants, "launch", lambda variant, programs, *_: programs and asked.add(variant))

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(
 if "triton" in helpers.DEVICES:
     import triton
     import triton.language as tl
-    from extrap_kernels.triton_kernels.perturbation import positions
-    from extrap_kernels.triton_kernels.table import NoiseRow
 
     from extrap_kernels.backends.triton import TritonExecutor
+    from extrap_kernels.triton_kernels.perturbation import positions
+    from extrap_kernels.triton_kernels.table import NoiseRow
 
 # Runs of odd length, runs of whole vectors, three dimensions, a vector, and empty parts: of 2 rows, of 1 column.
 SHAPES = ((7, 33), (9, 24), (2, 6, 5), (5,), (3, 1), (3, 0))
