@@ -1,6 +1,6 @@
-"""``python -m bench``: our optimizers against what users would write or use otherwise.
+"""``python -m bench``: our optimizers against what users would otherwise use or write.
 
-``python -m bench static`` reports on the GPU kernels without a GPU.
+``python -m bench static`` reports on the GPU kernels and needs no GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench import figures, machine, plots, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import interleaved
 
-DOCS = Path(__file__).parents[1] / "docs"
+GENERATED = Path(__file__).parents[1] / "docs" / "generated"
 COPY = "y.copy_(x)"
 Row = dict[str, Any]
 
@@ -29,33 +29,34 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     torch.compiler.reset()
     numel = workloads.numel_of(case.shapes)
     params = workloads.parameters(case.shapes, case.dtype, arguments.device, case.offset)
-    peers = case.peers(params)
-    timings = interleaved({name: peer.run for name, peer in peers.items()}, case.rounds, device=arguments.device)
+    baselines = case.baselines(params)
+    runs = {name: baseline.run for name, baseline in baselines.items()}
+    timings = interleaved(runs, case.rounds, device=arguments.device)
     torch.set_num_threads(arguments.threads)
-    rates = {name: peer.bytes * numel / timings[name].median / 1e9 for name, peer in peers.items()}
-    first = next(iter(peers))
+    rates = {name: baseline.bytes * numel / timings[name].median / 1e9 for name, baseline in baselines.items()}
+    first = next(iter(baselines))
     rows = []
-    for name, peer in peers.items():
+    for name, baseline in baselines.items():
         timing = timings[name]
         row: Row = {
-            "peer": name,
+            "baseline": name,
             "ms": timing.median * 1e3,
             "lower": timing.lower * 1e3,
             "upper": timing.upper * 1e3,
-            "B/param": peer.bytes,
+            "B/param": baseline.bytes,
             "GB/s": rates[name],
         }
         if COPY in rates:
             row["of copy"] = rates[name] / rates[COPY]
         row[f"time / {first}"] = timing.median / timings[first].median
         row[f"GB/s of {first} / its"] = rates[first] / rates[name]
-        row["leaves out"] = peer.leaves_out
+        row["does less"] = baseline.does_less
         rows.append(row)
     return rows
 
 
 def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
-    """Measure everything that ``--only`` lets through; print each table when it is there."""
+    """Measure every table that ``--only`` selects, and print each when it is done."""
     sections = []
 
     def add(title: str, rows: list[Row]) -> None:
@@ -83,7 +84,7 @@ def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for title, rows in sections:
-        if rows and "peer" in rows[0] and len(rows) > 4:
+        if rows and "baseline" in rows[0] and len(rows) > 4:
             name = "_".join(re.findall(r"\w+", title.partition(":")[0])).lower()
             made.append(folder / f"{name}.png")
             plots.step_times(title, rows, made[-1])
@@ -97,11 +98,11 @@ def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
 
 
 def _write_docs(about: dict[str, str], sections: list[tuple[str, list[Row]]]) -> None:
-    images = _plot(sections, DOCS / "performance")
+    images = _plot(sections, GENERATED / "performance")
     described = "; ".join(f"{key}: {value}" for key, value in about.items())
     parts = [described, *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
     parts += [f"![{image.stem}](performance/{image.name})" for image in images]
-    report.write_between_marks(DOCS / "performance.md", "\n\n".join(parts))
+    report.write_between_marks(GENERATED / "performance.md", "\n\n".join(parts))
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -119,7 +120,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     print(f"Written: {arguments.out}, {', '.join(str(image) for image in images)}")
     if arguments.write_docs:
         _write_docs(about, sections)
-        print(f"Written: {DOCS / 'performance.md'}")
+        print(f"Written: {GENERATED / 'performance.md'}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,17 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", nargs="?", choices=["measure", "static"], default="measure")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
-    parser.add_argument("--only", default="", help="only tables with this in their title")
-    parser.add_argument("--large", action="store_true", help="also half a billion and a billion parameters: 12 GB")
-    parser.add_argument("--device", default="cpu", help="where the tensors of the cases are (default: cpu)")
-    parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
-    parser.add_argument("--write-docs", action="store_true", help="put tables and plots into docs/performance.md")
-    parser.add_argument("--bandwidth", type=float, default=3350.0, help="of the projection, GB/s (default: 3350, H100)")
+    parser.add_argument("--only", default="", help="only tables whose title contains this text")
+    parser.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
+    parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="path of the JSON output")
+    parser.add_argument("--write-docs", action="store_true", help="also write the tables and plots to docs/generated")
+    parser.add_argument("--bandwidth", type=float, default=3350.0, help="GB/s of the projection (default: 3350, H100)")
     return parser
 
 
 def main() -> None:
-    """Measure, print the tables, and write them with the machine's description; or print the static report."""
+    """Measure, print and write the tables together with a description of the machine; or print the static report."""
     parser = _parser()
     arguments = parser.parse_args()
     chosen = [
@@ -149,6 +150,8 @@ def main() -> None:
     if arguments.what == "static":
         for title, rows in static.sections(arguments.bandwidth):
             report.show(title, rows)
+        if arguments.write_docs:
+            print("\n".join(static.write_docs(GENERATED)))
     else:
         _measure(arguments)
 

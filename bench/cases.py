@@ -1,4 +1,4 @@
-"""What is compared with what: the peers of each table."""
+"""The tables of the benchmark: shapes, dtypes and baselines of each."""
 
 from __future__ import annotations
 
@@ -8,70 +8,73 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import peers, twins, workloads
-from bench.peers import Peer
+from bench import baselines, twins, workloads
+from bench.baselines import Baseline
 
 
 class Case(NamedTuple):
-    """One table; the first peer is what the others are compared with."""
+    """One table; every row is compared with the first one."""
 
     title: str
     shapes: list[workloads.Shape]
-    peers: Callable[[Sequence[Tensor]], dict[str, Peer]]
+    baselines: Callable[[Sequence[Tensor]], dict[str, Baseline]]
     rounds: int
     dtype: torch.dtype = torch.float32
     offset: int = 0
-    threads: int = 0  # 0: those of the command line
+    threads: int = 0  # 0: as on the command line
 
 
-def _fast_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
-    def build(params: Sequence[Tensor]) -> dict[str, Peer]:
-        name = peers.OURS[rule].__name__
+def _fast_baselines(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
+    def build(params: Sequence[Tensor]) -> dict[str, Baseline]:
+        name = baselines.OURS[rule].__name__
+        replay = (
+            {f"{name}, graph replay": baselines.replayed(baselines.ours(rule, params))} if params[0].is_cuda else {}
+        )
         return {
-            name: peers.ours(rule, params),
-            **({f"{name}, graph replay": peers.replayed(peers.ours(rule, params))} if params[0].is_cuda else {}),
-            "x.add_(g)": peers.add(params),
-            "y.copy_(x)": peers.copy(params),
-            "torch, fused": peers.torchs(rule, params, fused=True),
+            name: baselines.ours(rule, params),
+            **replay,
+            "x.add_(g)": baselines.add(params),
+            "y.copy_(x)": baselines.copy(params),
+            "torch, fused": baselines.torchs(rule, params, fused=True),
         }
 
     return build
 
 
-def _compiled_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+def _compiled_baselines(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
     return lambda params: {
-        **_fast_peers(rule)(params),
-        "twin, torch.compile": peers.twin(rule, params, twins.compiled),
+        **_fast_baselines(rule)(params),
+        "twin, torch.compile": baselines.twin(rule, params, twins.compiled),
     }
 
 
-def _main_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+def _main_baselines(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
     return lambda params: {
-        **_compiled_peers(rule)(params),
-        "twin, foreach": peers.twin(rule, params, twins.foreach),
-        "torch, foreach": peers.torchs(rule, params, foreach=True),
+        **_compiled_baselines(rule)(params),
+        "twin, foreach": baselines.twin(rule, params, twins.foreach),
+        "torch, foreach": baselines.torchs(rule, params, foreach=True),
     }
 
 
-def _every_peer(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+def _every_baseline(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
     return lambda params: {
-        **_main_peers(rule)(params),
-        "torch, for loop": peers.torchs(rule, params, foreach=False),
-        "twin, for loop": peers.twin(rule, params, twins.for_loop),
-        f"{peers.OURS[rule].__name__}, reference backend": peers.ours(rule, params, backend="reference"),
-        **peers.others(rule, params),
+        **_main_baselines(rule)(params),
+        "torch, for loop": baselines.torchs(rule, params, foreach=False),
+        "twin, for loop": baselines.twin(rule, params, twins.for_loop),
+        f"{baselines.OURS[rule].__name__}, reference backend": baselines.ours(rule, params, backend="reference"),
+        **baselines.others(rule, params),
     }
 
 
-def _two_peers(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Peer]]:
+def _two_baselines(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
     return lambda params: {
-        peers.OURS[rule].__name__: peers.ours(rule, params),
-        "torch, fused": peers.torchs(rule, params, fused=True),
+        baselines.OURS[rule].__name__: baselines.ours(rule, params),
+        "torch, fused": baselines.torchs(rule, params, fused=True),
     }
 
 
-def _variants(params: Sequence[Tensor]) -> dict[str, Peer]:
-    """Rules, extrapolations and noises against plain SGD of the same package."""
+def _variants(params: Sequence[Tensor]) -> dict[str, Baseline]:
+    """Other extrapolations, noise, clipping and LARS against ExtrapSGD with the default options."""
     chosen: dict[str, dict[str, Any]] = {
         "ExtrapSGD": {},
         "past_update": {"extrapolation": "past_update"},
@@ -82,18 +85,18 @@ def _variants(params: Sequence[Tensor]) -> dict[str, Peer]:
         "clipping by the norm": {"max_grad_norm": 1.0},
     }
     return {
-        **{name: peers.ours("sgd", params, **options) for name, options in chosen.items()},
-        "ExtrapLARS": peers.ours("lars", params),
+        **{name: baselines.ours("sgd", params, **options) for name, options in chosen.items()},
+        "ExtrapLARS": baselines.ours("lars", params),
     }
 
 
-def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Peer]:
+def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Baseline]:
     return {
-        "ExtrapAdamW": peers.ours("adamw", params),
-        "uniform noise": peers.ours("adamw", params, noise="uniform"),
-        "Gaussian noise": peers.ours("adamw", params, noise="gaussian"),
-        "clipping by the norm": peers.ours("adamw", params, max_grad_norm=1.0),
-        "ExtrapLAMB": peers.ours("lamb", params),
+        "ExtrapAdamW": baselines.ours("adamw", params),
+        "uniform noise": baselines.ours("adamw", params, noise="uniform"),
+        "Gaussian noise": baselines.ours("adamw", params, noise="gaussian"),
+        "clipping by the norm": baselines.ours("adamw", params, max_grad_norm=1.0),
+        "ExtrapLAMB": baselines.ours("lamb", params),
     }
 
 
@@ -101,29 +104,29 @@ def cases(rounds: int, large: bool) -> list[Case]:
     """Return all tables.
 
     Args:
-        rounds: timed rounds of those that take long.
-        large: with a transformer of half a billion parameters, which needs 11 GB.
+        rounds: timed rounds of the large cases; small ones get more.
+        large: add a transformer of half a billion parameters, which needs 11 GB.
     """
     gpt2, bf16 = workloads.gpt2(), torch.bfloat16
     chosen = [
-        Case("SGD, GPT-2 124M, fp32", gpt2, _main_peers("sgd"), rounds),
-        Case("AdamW, GPT-2 124M, fp32", gpt2, _main_peers("adamw"), rounds),
-        Case("SGD, GPT-2 124M, bf16", gpt2, _compiled_peers("sgd"), rounds, bf16),
-        Case("AdamW, GPT-2 124M, bf16", gpt2, _compiled_peers("adamw"), rounds, bf16),
+        Case("SGD, GPT-2 124M, fp32", gpt2, _main_baselines("sgd"), rounds),
+        Case("AdamW, GPT-2 124M, fp32", gpt2, _main_baselines("adamw"), rounds),
+        Case("SGD, GPT-2 124M, bf16", gpt2, _compiled_baselines("sgd"), rounds, bf16),
+        Case("AdamW, GPT-2 124M, bf16", gpt2, _compiled_baselines("adamw"), rounds, bf16),
         Case("Variants of SGD, GPT-2 124M, fp32", gpt2, _variants, rounds),
         Case("Variants of AdamW, GPT-2 124M, fp32", gpt2, _variants_adamw, rounds),
-        Case("SGD, ResNet-50, fp32", workloads.resnet50(), _every_peer("sgd"), 3 * rounds),
-        Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _every_peer("adamw"), 3 * rounds),
-        Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_peers("sgd"), rounds),
-        Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _two_peers("sgd"), 10 * rounds),
-        Case("SGD, odd sizes, unaligned views, fp32", workloads.odd(), _fast_peers("sgd"), 3 * rounds, offset=1),
-        Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("sgd"), rounds, threads=1),
-        Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_peers("adamw"), rounds, threads=1),
+        Case("SGD, ResNet-50, fp32", workloads.resnet50(), _every_baseline("sgd"), 3 * rounds),
+        Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _every_baseline("adamw"), 3 * rounds),
+        Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_baselines("sgd"), rounds),
+        Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _two_baselines("sgd"), 10 * rounds),
+        Case("SGD, odd sizes, unaligned views, fp32", workloads.odd(), _fast_baselines("sgd"), 3 * rounds, offset=1),
+        Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("sgd"), rounds, threads=1),
+        Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("adamw"), rounds, threads=1),
     ]
     if large:
         shapes = workloads.half_billion()
         chosen += [
-            Case("SGD, transformer of 0.55B, bf16", shapes, _two_peers("sgd"), rounds, bf16),
-            Case("AdamW, transformer of 0.55B, bf16", shapes, _two_peers("adamw"), rounds, bf16),
+            Case("SGD, transformer of 0.55B, bf16", shapes, _two_baselines("sgd"), rounds, bf16),
+            Case("AdamW, transformer of 0.55B, bf16", shapes, _two_baselines("adamw"), rounds, bf16),
         ]
     return chosen

@@ -1,6 +1,6 @@
 """``python -m bench.ddp``: local extrapolation under DistributedDataParallel against plain DDP with fused SGD.
 
-Two gloo processes on this machine, one thread each, 25 million parameters; contenders interleaved.
+Two gloo processes on this machine, one thread each, 25 million parameters, interleaved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROCESSES = 2
 
 
 class _Contender:
-    """A model under DDP with its optimizer, and what both keep in memory besides parameters and gradients."""
+    """A model under DDP with its optimizer, and the bytes both hold besides parameters and gradients."""
 
     def __init__(self, kind: str) -> None:
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ def _measure(rank: int, store: str, rounds: int, results: Any) -> None:
 
 
 def measure(rounds: int) -> tuple[dict[str, Timing], dict[str, dict[str, int]]]:
-    """Return what the first of two processes measured: times of all phases, and bytes of each contender."""
+    """Return the times of all phases and the bytes of each contender, as the first of two processes measured them."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The machine that figures come from."""
+"""Describes the machine that the numbers come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _processor() -> str:
 
 
 def describe(threads: int) -> dict[str, str]:
-    """Return the processor, the instruction set in use, the GPU, and versions; ``threads`` is what torch was given."""
+    """Return processor, instruction set, GPU and versions; ``threads`` is the number that torch uses."""
     return {
         "processor": _processor(),
         "instruction set": _C.instruction_set(),

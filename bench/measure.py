@@ -1,4 +1,4 @@
-"""Interleaved timing: every contender runs once in each round, so that a slow moment of the machine hits them all."""
+"""Interleaved timing: every contender runs once per round, so a slow moment of the machine hits all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one contender: the median of its rounds, and their quartiles."""
+    """Median and quartiles of the seconds of one contender."""
 
     median: float
     lower: float
@@ -23,7 +23,7 @@ class Timing:
 
 
 def seconds(run: Callable[[], object], device: str = "cpu") -> float:
-    """Time one call, and what it launched; on a GPU by events, with caches that hold nothing of its buffers."""
+    """Time one call; on a GPU with events, including its kernels, and with none of its buffers in the L2 cache."""
     if torch.device(device).type == "cuda":
         return _seconds_on_gpu(run, device)
     start = time.perf_counter()
@@ -38,7 +38,7 @@ def _larger_than_caches(device: str) -> Tensor:
 
 def _seconds_on_gpu(run: Callable[[], object], device: str) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # While it is written, the host launches what is timed.
+    # While the GPU writes this, the host launches the kernels that are timed.
     _larger_than_caches(device).zero_()
     start.record()
     run()
@@ -66,5 +66,5 @@ def _summary(values: list[float]) -> Timing:
 
 
 def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """Return the slope of a line through the logarithms: 1 where time grows in proportion to size."""
+    """Return the slope in logarithmic axes: 1 if time grows in proportion to size."""
     return statistics.linear_regression([math.log(x) for x in sizes], [math.log(t) for t in times]).slope

@@ -1,4 +1,4 @@
-"""The figures of the report as PNG files."""
+"""The plots of the report, as PNG files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def step_times(title: str, rows: Sequence[Row], path: Path) -> None:
-    """Points: the time of a step of each peer, with quartiles; ours in another color."""
+    """Plot the median time of a step with its quartiles, one row each; our optimizers in another color."""
     figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(rows) + 1.2))
     for row in rows:
         error = [[row["ms"] - row["lower"]], [row["upper"] - row["ms"]]]
-        color = "tab:orange" if row["peer"].startswith("Extrap") else "tab:blue"
-        axes.errorbar(row["ms"], row["peer"], xerr=error, fmt="o", color=color, capsize=3)
+        color = "tab:orange" if row["baseline"].startswith("Extrap") else "tab:blue"
+        axes.errorbar(row["ms"], row["baseline"], xerr=error, fmt="o", color=color, capsize=3)
     axes.invert_yaxis()
     axes.set(title=title.partition(":")[0], xlabel="ms a step", xscale="log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -37,7 +37,7 @@ def step_times(title: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def against(rows: Sequence[Row], x: str, ys: Sequence[str], path: Path, ylabel: str) -> None:
-    """Lines in logarithmic axes: columns ``ys`` of ``rows`` against column ``x``."""
+    """Plot columns ``ys`` of ``rows`` against column ``x``, in logarithmic axes."""
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for y in ys:
         axes.plot([row[x] for row in rows], [row[y] for row in rows], marker="o", label=y)

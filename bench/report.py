@@ -1,4 +1,4 @@
-"""Results as tables for the terminal and for Markdown, and the page of the documentation that they go into."""
+"""Tables for the terminal and in Markdown, and the pages of docs/generated that they are written to."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 Row = dict[str, Any]
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
 
 def text(value: Any) -> str:
-    """Return a cell: numbers with three digits, large ones whole and with separators."""
+    """Format a cell: three significant digits; from 1,000 on, whole numbers with separators."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
-    """Print a table; a title without rows is a line."""
+    """Print a table; without rows, only the title."""
     console = Console(width=160)
     if not rows:
         return console.print(title)
@@ -43,7 +43,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write_between_marks(page: Path, measured: str) -> None:
-    """Replace what is between the marks of a page.
+    """Replace the text between the two marks of a page.
 
     Raises:
         ValueError: the page lacks a mark.
@@ -51,5 +51,5 @@ def write_between_marks(page: Path, measured: str) -> None:
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} lacks the line {BEGIN!r} or {END!r}, between which the tables go")
+        raise ValueError(f"{page} lacks the line {BEGIN!r} or {END!r}; the tables go between them")
     page.write_text(f"{before}{BEGIN}\n\n{measured.strip()}\n\n{END}{after}")

@@ -1,8 +1,9 @@
-"""``python -m bench static``: what can be said of the GPU kernels without a GPU.
+"""``python -m bench static``: what is known of the GPU kernels without running them.
 
-Registers, spills and access widths come from modules that compile the kernels, one for each backend. Such a module has
-``report_rows() -> list[KernelRow]`` and ``launches(rule, numels) -> int``, the launches of a step on tensors of these
-sizes. One that is not there, or cannot run here, is named with the reason.
+One module per backend compiles the kernels and reads registers, spills and access widths from the result. It has
+``report_rows() -> list[KernelRow]``; ``launches(rule, numels) -> int``, the launches of a step on tensors of these
+sizes; and ``markdown() -> str``, the table for ``docs/generated``. A module that is missing or cannot run here is
+reported with the reason.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 
-from bench import launches, peers, workloads
+from bench import baselines, launches, report, workloads
 
 PROVIDERS = {"cuda": "bench.static_cuda", "triton": "bench.static_triton"}
 MODELS = {
@@ -32,11 +34,11 @@ class KernelRow(NamedTuple):
     Attributes:
         kernel: its name, with rule and dtypes.
         target: as ``sm_90``.
-        registers: of 32 bits, for each thread.
-        spilled: bytes for each thread.
+        registers: 32-bit registers per thread.
+        spilled: spilled bytes per thread.
         access_bits: width of its loads and stores of the buffers.
-        bytes: moved for each parameter.
-        floor: bytes for each parameter that the buffers must be read and written with.
+        bytes: bytes moved per parameter.
+        floor: the traffic floor, in bytes per parameter.
     """
 
     kernel: str
@@ -52,21 +54,21 @@ def provider(backend: str) -> ModuleType:
     """Return the module that compiles the kernels of ``backend``.
 
     Raises:
-        RuntimeError: it is not there, or lacks something; the message says what.
+        RuntimeError: the module is missing or incomplete; the message says what is missing.
     """
     name = PROVIDERS[backend]
     try:
         module = importlib.import_module(name)
     except ImportError as error:
         raise RuntimeError(f"no rows of backend {backend!r}: {name} cannot be imported ({error})") from error
-    for function in ("report_rows", "launches"):
+    for function in ("report_rows", "launches", "markdown"):
         if not hasattr(module, function):
             raise RuntimeError(f"no rows of backend {backend!r}: {name} has no function {function}()")
     return module
 
 
 def kernel_rows() -> tuple[list[Row], list[str]]:
-    """Return a row for each kernel and GPU, and a line for each backend that has none here."""
+    """Return a row per kernel and GPU, and a line for each backend that cannot be compiled here."""
     rows, missing = [], []
     for backend in PROVIDERS:
         try:
@@ -77,11 +79,11 @@ def kernel_rows() -> tuple[list[Row], list[str]]:
 
 
 def launch_rows() -> list[Row]:
-    """Return the launches of a step, by model and rule: ours where the backend is there, apex's and torch's."""
+    """Return the launches of a step by model and rule: ours (for each backend available here), apex's and torch's."""
     rows = []
     for model, shapes in MODELS.items():
         numels = [math.prod(shape) for shape in shapes()]
-        for rule in peers.TORCH:
+        for rule in baselines.TORCH:
             row: Row = {"model": model, "tensors": len(numels), "rule": rule}
             for backend in PROVIDERS:
                 row[f"ours, {backend}"] = _our_launches(backend, rule, numels)
@@ -99,21 +101,21 @@ def _our_launches(backend: str, rule: str, numels: Sequence[int]) -> str:
     try:
         return str(provider(backend).launches(rule, numels))
     except RuntimeError:
-        return "not there"
+        return "not available"
 
 
 def projection_rows(bandwidth: float) -> list[Row]:
-    """Return the milliseconds that a step takes at ``bandwidth`` (GB/s) if it moves the bytes of the floor.
+    """Return the time of a step, in ms, if it moves its traffic floor at ``bandwidth`` (GB/s).
 
-    A projection, not a measurement: no kernel reaches the whole bandwidth of its GPU's data sheet.
+    A projection, not a measurement: no kernel reaches the bandwidth of its GPU's data sheet.
     """
     rows = []
     for model, shapes in MODELS.items():
         numel = workloads.numel_of(shapes())
-        for rule in peers.TORCH:
+        for rule in baselines.TORCH:
             row: Row = {"model": model, "parameters": numel, "rule": rule}
             for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-                per_parameter = peers.our_bytes(rule, dtype)
+                per_parameter = baselines.our_bytes(rule, dtype)
                 row[f"{name}, bytes a parameter"] = per_parameter
                 row[f"{name}, projected ms"] = per_parameter * numel / bandwidth / 1e6
             rows.append(row)
@@ -121,7 +123,7 @@ def projection_rows(bandwidth: float) -> list[Row]:
 
 
 def sections(bandwidth: float) -> list[tuple[str, list[Row]]]:
-    """Return the tables of the report with their titles; notes about what is missing are titles without rows."""
+    """Return the tables of the report with their titles; a title without rows is a note about a missing backend."""
     rows, missing = kernel_rows()
     projection = f"Projection, not measured: time of a step at {bandwidth:g} GB/s and the traffic floor"
     return [
@@ -130,3 +132,17 @@ def sections(bandwidth: float) -> list[tuple[str, list[Row]]]:
         ("Launches of a step", launch_rows()),
         (projection, projection_rows(bandwidth)),
     ]
+
+
+def write_docs(folder: Path) -> list[str]:
+    """Write the table of each backend's kernels between the marks of its page; return a line about each."""
+    lines = []
+    for backend in PROVIDERS:
+        page = folder / f"{backend}_kernels.md"
+        try:
+            report.write_between_marks(page, provider(backend).markdown())
+        except RuntimeError as error:
+            lines.append(f"Not written: {page}, {error}")
+        else:
+            lines.append(f"Written: {page}")
+    return lines

@@ -1,6 +1,7 @@
-"""What nvcc made of the CUDA kernels in the built extension: registers, spills, access widths, bytes moved.
+"""The CUDA kernels as nvcc compiled them into the extension: registers, spills, access widths, bytes moved.
 
-``python -m bench.static_cuda`` prints the table of docs/cuda.md. The bytes are counted in emulated steps.
+``python -m bench static --write-docs`` writes :func:`markdown` to docs/generated/cuda_kernels.md, and
+``python -m bench.static_cuda`` prints it. The bytes are counted in emulated steps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench import peers
+from bench import baselines
 from bench.static import KernelRow
 from extrap_kernels import _C, ExtrapAdamW, ExtrapSGD
 
@@ -23,13 +24,13 @@ _STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "f
 
 
 class Kernel(NamedTuple):
-    """One kernel for one GPU, as it is in the extension.
+    """One kernel for one GPU, as compiled into the extension.
 
     Attributes:
         name: what it does, with rule, parameter dtype and gradient dtype.
         target: as ``sm_90``.
-        registers: of 32 bits, for each thread.
-        stack: bytes for each thread: spills, or arrays in local memory.
+        registers: 32-bit registers per thread.
+        stack: stack bytes per thread: spills, or arrays in local memory.
         local_accesses: instructions that read or write local memory.
         wide_loads: instructions that load 128 bits from global memory.
         wide_stores: instructions that store 128 bits to global memory.
@@ -45,10 +46,10 @@ class Kernel(NamedTuple):
 
 
 def cuobjdump(*arguments: str) -> str:
-    """Return what NVIDIA's cuobjdump prints: one on PATH, or that of Triton's wheel.
+    """Run NVIDIA's cuobjdump, from PATH or from Triton's wheel, and return what it prints.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: cuobjdump was not found.
     """
     tool = shutil.which("cuobjdump")
     if tool is None:
@@ -117,18 +118,18 @@ def _by_function(text: str) -> list[tuple[str, str]]:
 
 
 def bytes_moved(rule: str, dtype: torch.dtype) -> float:
-    """Return the bytes for each parameter that an emulated step loads and stores."""
+    """Return the bytes per parameter that an emulated step loads and stores."""
     numel = 8192
     params = [torch.ones(numel, dtype=dtype)]
     types: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW}
-    optimizer = types[rule](params, backend="cuda-emulated", **peers.OPTIONS[rule])
+    optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
     return sum(size for _, size, _ in _C.recorded_accesses(optimizer.step)) / numel
 
 
 def report_rows() -> list[KernelRow]:
-    """Return the steps of SGD with momentum and of Adam, for each GPU that the extension was built for."""
+    """Return the step kernels of SGD with momentum and of Adam, for each GPU that the extension was built for."""
     rows = []
     for rule, name in (("sgd", "SgdMomentum"), ("adamw", "Adam")):
         for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
@@ -136,7 +137,7 @@ def report_rows() -> list[KernelRow]:
             for kernel in kernels():
                 if kernel.name in (f"step {name} {short} {short}", f"step {name} {short} {short} noise"):
                     bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
-                    floor = peers.our_bytes(rule, dtype)
+                    floor = baselines.our_bytes(rule, dtype)
                     label = f"{kernel.name}"
                     rows.append(KernelRow(label, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
     return rows
@@ -144,11 +145,11 @@ def report_rows() -> list[KernelRow]:
 
 def launches(rule: str, numels: Sequence[int]) -> int:
     """Return the launches of a step on tensors of these sizes."""
-    return _C.cuda_launches(peers.BUFFERS[rule], list(numels))
+    return _C.cuda_launches(baselines.BUFFERS[rule], list(numels))
 
 
 def markdown() -> str:
-    """Return a table with a line for each kernel and the registers for each GPU."""
+    """Return a table with a line per kernel: its registers on each GPU, its stack, its 128-bit accesses."""
     found = kernels()
     targets = sorted({kernel.target for kernel in found}, key=lambda target: int(target[3:]))
     lines = [f"| kernel | {' | '.join(targets)} | stack | 128-bit loads, stores |", "|---" * (3 + len(targets)) + "|"]

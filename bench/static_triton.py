@@ -1,6 +1,7 @@
-"""What Triton's compiler makes of the kernels, for GPUs that need not be there: registers, spills, access widths.
+"""The Triton kernels compiled for GPUs that need not be present: registers, spills, access widths.
 
-``python -m bench.static_triton`` prints the table of docs/triton.md; it takes about a minute.
+``python -m bench static --write-docs`` writes :func:`markdown` to docs/generated/triton_kernels.md, and
+``python -m bench.static_triton`` prints it; that takes about a minute.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Row(NamedTuple):
     Attributes:
         variant: which kernel.
         target: key of :data:`TARGETS`.
-        seconds: time of its compilation, without the cache.
+        seconds: compile time, without the cache.
         registers: 32-bit (vector) registers of a thread.
         spilled: bytes of a thread's stack or local memory on NVIDIA, spilled vector registers on AMD.
         loads: 128-bit loads from global memory in the program text.
@@ -74,10 +75,10 @@ def compiled(variant: variants.Variant, target: str) -> Any:
 
 
 def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Row]:
-    """Compile variants for targets, without Triton's cache, and read what became of them.
+    """Compile variants for targets, without Triton's cache, and read the results.
 
     Raises:
-        RuntimeError: the tool that reads NVIDIA's binaries is not there.
+        RuntimeError: cuobjdump, which reads NVIDIA's binaries, was not found.
     """
     which = list(which)
     before = os.environ.get("TRITON_CACHE_DIR")
@@ -118,15 +119,15 @@ def _read(variant: variants.Variant, target: str, seconds: float, asm: Any) -> R
 def _only(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     if match is None:
-        raise RuntimeError(f"no {pattern!r} in what the tools say of a kernel")
+        raise RuntimeError(f"the tools' output about a kernel lacks {pattern!r}")
     return match[1]
 
 
 def cuobjdump(cubin: bytes, *options: str) -> str:
-    """Return what NVIDIA's cuobjdump, Triton's own or one on PATH, prints of a binary.
+    """Run NVIDIA's cuobjdump, Triton's own or one from PATH, on a binary and return what it prints.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: cuobjdump was not found.
     """
     own = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     tool = str(own) if own.exists() else shutil.which("cuobjdump")
@@ -138,11 +139,27 @@ def cuobjdump(cubin: bytes, *options: str) -> str:
         return subprocess.run([tool, *options, file.name], check=True, capture_output=True, text=True).stdout
 
 
-def markdown(which: Iterable[variants.Variant]) -> str:
-    """Return a table with a line for each variant: registers and spills for each target, and its 128-bit accesses."""
+def _documented() -> list[variants.Variant]:
+    """Return the kernels of the table: every rule with and without noise, and the sums."""
+    steps = [
+        variants.Step(rule, buffers, param, param, True, noise)
+        for rule, buffers in (("sgd", 1), ("adam", 2), ("lars", 1), ("lamb", 2))
+        for param in ("float32", "bfloat16")
+        for noise in (None, "uniform", "gaussian")
+    ]
+    norms = [
+        variants.TrustNorms("lars", 1, "bfloat16", "bfloat16"),
+        variants.TrustNorms("lamb", 2, "bfloat16", "bfloat16"),
+    ]
+    sums = [variants.SquareSums("bfloat16", "gradients"), variants.SquareSums("float32", "rms")]
+    return [*steps, *norms, *sums]
+
+
+def markdown() -> str:
+    """Return a table with a line per kernel: registers and spills on each target, and its 128-bit accesses."""
     lines = [f"| kernel | parameter, gradient | noise | {' | '.join(TARGETS)} | 128-bit loads, stores |"]
     lines.append("|---" * (4 + len(TARGETS)) + "|")
-    for variant in which:
+    for variant in _documented():
         found = list(rows([variant]))
         name = f"{type(variant).__name__} {getattr(variant, 'rule', '')}".strip()
         dtypes = f"{variant.param}, {variant.grad}" if not isinstance(variant, variants.SquareSums) else variant.dtype
@@ -153,7 +170,7 @@ def markdown(which: Iterable[variants.Variant]) -> str:
 
 
 def report_rows() -> list[KernelRow]:
-    """Return what :mod:`bench.static` reports: steps with and without noise, along a gradient that is not averaged."""
+    """Return the rows for :mod:`bench.static`: steps with and without noise that may read a local gradient."""
     steps = [
         variants.Step(rule, buffers, param, param, True, noise)
         for rule, buffers in (("sgd", 1), ("adam", 2))
@@ -166,34 +183,18 @@ def report_rows() -> list[KernelRow]:
 def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
     size = {"float32": 4, "bfloat16": 2}[step.param]
     floor = 2 * size + 8 * (1 + step.buffers)
-    # Of a thread with 8 elements, without the gradient of this worker's own, which is read only where there is one.
+    # A thread takes 8 elements. The local gradient does not count: it is read only if there is one.
     by_wide_accesses = (row.loads + row.stores) * 16 / 8 - size
     name = f"{step.rule}, {step.param}" + (f", {step.noise} noise" if step.noise else "")
-    # What the floor needs and wide accesses do not move, narrow ones must.
+    # If the wide accesses move less than the floor, narrow ones must move the rest.
     bits = 128 if by_wide_accesses >= floor else 32
     return KernelRow(name, row.target, row.registers, row.spilled, bits, max(by_wide_accesses, floor), floor)
 
 
 def launches(rule: str, numels: Sequence[int]) -> int:
-    """Return the launches of a step without clipping and without noise that is scaled by an rms."""
+    """Return the launches of a step that neither clips nor scales noise by an rms."""
     return (2 if rule in RULES_WITH_NORMS else 1) if numels else 0
 
 
-def main() -> None:
-    """Print the table."""
-    steps = [
-        variants.Step(rule, buffers, param, param, True, noise)
-        for rule, buffers in (("sgd", 1), ("adam", 2), ("lars", 1), ("lamb", 2))
-        for param in ("float32", "bfloat16")
-        for noise in (None, "uniform", "gaussian")
-    ]
-    norms = [
-        variants.TrustNorms("lars", 1, "bfloat16", "bfloat16"),
-        variants.TrustNorms("lamb", 2, "bfloat16", "bfloat16"),
-    ]
-    sums = [variants.SquareSums("bfloat16", "gradients"), variants.SquareSums("float32", "rms")]
-    print(markdown([*steps, *norms, *sums]))
-
-
 if __name__ == "__main__":
-    main()
+    print(markdown())

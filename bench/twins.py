@@ -1,4 +1,4 @@
-"""The updates of our optimizers as users write them today: eager, foreach and compiled."""
+"""The updates of our optimizers as users write them in plain PyTorch: eager, foreach and compiled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UPDATES: dict[str, tuple[Update, int]] = {"sgd": (sgd, 1), "adamw": (adamw, 2)}
 
 
 def _state(params: Sequence[Tensor], buffers: int) -> list[list[Tensor]]:
-    """Return lists of parameters, gradients, base iterates in float32, and ``buffers`` lists of zeros like these."""
+    """Return lists of parameters, gradients and float32 base iterates, and ``buffers`` lists of zeros."""
     plain = [p.detach() for p in params]
     grads = [p.grad for p in params if p.grad is not None]
     bases = [p.float().clone() for p in plain]
@@ -59,7 +59,7 @@ def for_loop(rule: str, params: Sequence[Tensor]) -> Step:
 
 
 def compiled(rule: str, params: Sequence[Tensor]) -> Step:
-    """Return the loop under ``torch.compile``, which makes one fused kernel for each tensor."""
+    """Return the loop under ``torch.compile``, which generates one fused kernel per tensor."""
     update, buffers = UPDATES[rule]
     state = _state(params, buffers)
 

@@ -1,4 +1,4 @@
-"""What is stepped: the parameter shapes of well-known models, from their architecture, and of cases at the edges."""
+"""Parameter shapes: those of well-known models, from their architecture, and some extreme cases."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def half_billion() -> list[Shape]:
 
 
 def many_small(tensors: int = 1000) -> list[Shape]:
-    """Tensors of 64 numbers: what is left is the overhead of the host."""
+    """Tensors of 64 numbers, so that host overhead is all that counts."""
     return [(64,)] * tensors
 
 
@@ -73,7 +73,7 @@ def one_large(numel: int = 100_000_000) -> list[Shape]:
 
 
 def odd(tensors: int = 200) -> list[Shape]:
-    """Sizes around 100,000, none a multiple of a vector."""
+    """Sizes around 100,000, not multiples of a vector."""
     return [(100_003 + 2 * i,) for i in range(tensors)]
 
 
@@ -93,8 +93,8 @@ def parameters(
     Args:
         shapes: of the parameters.
         dtype: of parameters and gradients.
-        device: where they are.
-        offset: elements by which each tensor begins after the start of its memory, which is aligned.
+        device: their device.
+        offset: elements between the aligned start of the memory and the first element of the tensor.
     """
     generator = torch.Generator(device).manual_seed(0)
 

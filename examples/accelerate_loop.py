@@ -15,7 +15,7 @@ EPOCHS, BATCH, ACCUMULATED = 20, 64, 2
 
 
 def main() -> None:
-    """Train on the length of a vector and print the loss on data that were left out."""
+    """Train on the length of a vector and print the loss on held-out data."""
     torch.set_num_threads(1)  # the tensors are tiny
     torch.manual_seed(0)
     x = torch.randn(1024, 4)
@@ -36,7 +36,7 @@ def main() -> None:
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
-            # Accelerate passes train() and eval() on: the model holds the base iterate now, to evaluate and to save.
+            # Accelerate forwards train() and eval() to the optimizer: the model now holds the base iterate.
             optimizer.eval()
             with torch.no_grad():
                 loss = mse_loss(model(x[768:]), y[768:])

@@ -24,7 +24,7 @@ from extrap_kernels import backends
 FULL = Settings(
     batch_sizes=(128, 256, 512, 1024), workers=None, epochs=recipe.EPOCHS, seeds=4, lr_grid=(0.05, 0.1, 0.2, 0.4)
 )
-# For tests: everything runs, nothing is learnt.
+# For tests: everything runs, too briefly to learn anything.
 QUICK = Settings(batch_sizes=(256, 1024), workers=None, epochs=2, seeds=2, lr_grid=(0.1,))
 
 
@@ -38,7 +38,7 @@ def positive_int(text: str) -> int:
 def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     """Return the options; ``settings`` among them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a run of seconds that only shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="run for seconds, only to show that it works")
     parser.add_argument("--seeds", type=positive_int, metavar="N", help=f"number of seeds (default: {FULL.seeds})")
     sizes = " ".join(map(str, FULL.batch_sizes))
     parser.add_argument("--batch-sizes", type=positive_int, nargs="+", metavar="B", help=f"(default: {sizes})")
@@ -89,7 +89,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 
 def introduction(settings: Settings) -> str:
-    """Return what is about to be compared."""
+    """Return a description of the comparison."""
     share = recipe.LOCAL_BATCH_SIZE
     workers = str(settings.workers) if settings.workers else f"one for every {share} images of the batch"
     images = len(digits.load().train.labels)

@@ -57,7 +57,7 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(train: Split, batch_size: int, steps: int, seed: int) -> Iterator[Split]:
-    """Yield ``steps`` augmented batches. An epoch may end inside a batch, so no image is left out for a batch size."""
+    """Yield ``steps`` augmented batches. An epoch may end inside a batch, so every batch size sees every image."""
     generator = torch.Generator().manual_seed(seed)
     queue = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):

@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What one training gave; accuracies in percent, times in seconds."""
+    """The result of one training; accuracies in percent, times in seconds."""
 
     test_accuracy: float
     validation_accuracy: float

@@ -30,7 +30,7 @@ class Regression(pl.LightningModule):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Train, and print the loss on data that were left out."""
+    """Train, and print the loss on held-out data."""
     torch.manual_seed(0)
     x = torch.randn(1024, 4)
     data = TensorDataset(x, x.norm(dim=1, keepdim=True))
@@ -40,7 +40,7 @@ def main() -> None:
     )
     model = Regression()
     trainer.fit(model, DataLoader(train, batch_size=128, shuffle=True), DataLoader(validation, batch_size=256))
-    # The model holds the base iterate now, as it did in every validation and would in every checkpoint.
+    # The model now holds the base iterate, as in every validation and every checkpoint.
     print(f"loss {trainer.callback_metrics['val_loss']:.3f}")
 
 

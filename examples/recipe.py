@@ -1,4 +1,4 @@
-"""How the digits are trained: what every script here shares, whatever carries the workers."""
+"""The training recipe for the digits, shared by all scripts here."""
 
 from __future__ import annotations
 

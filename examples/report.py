@@ -1,4 +1,4 @@
-"""What the comparison came to: table, plot, raw numbers and a closing sentence, all computed from the results."""
+"""Reports the comparison: table, plot, raw numbers and a closing sentence, all computed from the results."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ STEPS = 60
 
 
 def main() -> None:
-    """Train on sequences n, n+1, n+2, ... and print the loss on sequences that were left out."""
+    """Train on sequences n, n+1, n+2, ... and print the loss on held-out sequences."""
     torch.set_num_threads(1)  # the tensors are tiny
     torch.manual_seed(0)
     rows = [{"input_ids": row, "labels": row} for row in torch.arange(8) + torch.randperm(56)[:, None]]

@@ -1,4 +1,4 @@
-"""Float64 oracle of the algorithm of the design contract, section 1, written from that page alone.
+"""Float64 oracle of the algorithm in docs/design.md, section 1, written from that page alone.
 
 Every number carries a bound on how far arithmetic of the backend's precision may be from it, so that the tolerances of
 the suite are derived and not chosen: a few units in the last place per step, scaled with the magnitudes that occurred.
@@ -8,7 +8,7 @@ Complex tensors are pairs of real numbers in the last dimension.
 import numpy as np
 import torch
 
-GAUSSIAN_ERROR = 1e-6  # relative, what the contract allows every backend
+GAUSSIAN_ERROR = 1e-6  # relative, what docs/design.md allows every backend
 UINT32 = np.uint64(0xFFFFFFFF)
 
 

@@ -3,12 +3,13 @@
 import json
 import math
 import sys
+import types
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import launches, machine, measure, peers, report, static, twins, workloads
+from bench import baselines, launches, machine, measure, report, static, twins, workloads
 from bench.__main__ import main
 
 # As published with the models.
@@ -30,11 +31,11 @@ def test_offset_parameters_are_unaligned():
     assert param.shape == param.grad.shape == (7, 3) and param.data_ptr() % 16 == param.grad.data_ptr() % 16 == 4
 
 
-@pytest.mark.parametrize("rule", peers.TORCH)
+@pytest.mark.parametrize("rule", baselines.TORCH)
 @pytest.mark.parametrize("build", [twins.for_loop, twins.foreach], ids=lambda build: build.__name__)
 def test_twins_do_the_same_step(rule, build):
     mine, theirs = (workloads.parameters([(40, 3), (5,)]) for _ in range(2))
-    optimizer = peers.ours(rule, mine)
+    optimizer = baselines.ours(rule, mine)
     optimizer.run()
     build(rule, theirs)()
     for p, q in zip(mine, theirs):
@@ -54,7 +55,7 @@ def test_twins_do_the_same_step(rule, build):
 def test_bytes_that_are_read_for_norms(rule, options, fp32, bf16):
     plain = {"lars": "sgd", "lamb": "adamw"}.get(rule, rule)
     for dtype, more in ((torch.float32, fp32), (torch.bfloat16, bf16)):
-        assert peers.our_bytes(rule, dtype, **options) == peers.our_bytes(plain, dtype) + more
+        assert baselines.our_bytes(rule, dtype, **options) == baselines.our_bytes(plain, dtype) + more
 
 
 def walked(numels, limits, lists):
@@ -108,7 +109,7 @@ class Foreach(TorchDispatchMode):
 
 @pytest.mark.parametrize("rule", launches.FOREACH)
 def test_foreach_calls_of_torch(rule):
-    step = peers.torchs(rule, workloads.parameters([(3,), (4,)]), foreach=True).run
+    step = baselines.torchs(rule, workloads.parameters([(3,), (4,)]), foreach=True).run
     step()
     with Foreach() as foreach:
         step()
@@ -123,12 +124,12 @@ def test_exponent_of_a_power():
 def test_marks_of_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write_between_marks(page, report.markdown([{"peer": "a", "ms": 1234.5, "n": 7}]))
+    report.write_between_marks(page, report.markdown([{"baseline": "a", "ms": 1234.5, "n": 7}]))
     assert page.read_text().split("\n") == [
         "before",
         report.BEGIN,
         "",
-        "| peer | ms | n |",
+        "| baseline | ms | n |",
         "| --- | ---: | ---: |",
         "| a | 1,234 | 7 |",
         "",
@@ -141,6 +142,19 @@ def test_marks_of_the_page(tmp_path):
         report.write_between_marks(page, "")
 
 
+def test_generated_page_of_each_backend(monkeypatch, tmp_path):
+    """One is written, and one whose kernels cannot be compiled here keeps its page."""
+    module = types.SimpleNamespace(report_rows=list, launches=len, markdown=lambda: "| table |")
+    monkeypatch.setitem(sys.modules, "bench.stub", module)
+    monkeypatch.setattr(static, "PROVIDERS", {"cuda": "bench.stub", "triton": "bench.no_such_module"})
+    pages = {backend: tmp_path / f"{backend}_kernels.md" for backend in static.PROVIDERS}
+    for page in pages.values():
+        page.write_text(f"{report.BEGIN}\n{report.END}\n")
+    written, missing = static.write_docs(tmp_path)
+    assert written == f"Written: {pages['cuda']}" and missing.startswith(f"Not written: {pages['triton']}")
+    assert "| table |" in pages["cuda"].read_text() and "|" not in pages["triton"].read_text()
+
+
 def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
     threads(1)
     out = tmp_path / "bench.json"
@@ -148,7 +162,7 @@ def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
     main()
     written = json.loads(out.read_text())
     (rows,) = written["tables"].values()
-    assert [row["peer"] for row in rows] == ["ExtrapSGD", "torch, fused"] and rows[0]["B/param"] == 24
+    assert [row["baseline"] for row in rows] == ["ExtrapSGD", "torch, fused"] and rows[0]["B/param"] == 24
     assert written["about"]["command"].startswith("python -m bench --rounds 1 --only")
     assert set(machine.describe(1)) < set(written["about"])
 

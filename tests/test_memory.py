@@ -1,4 +1,4 @@
-"""State is what the design contract counts, and a step allocates next to nothing on top of it."""
+"""State takes the bytes that docs/design.md states, and a step allocates next to nothing on top of it."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Every backend computes the algorithm of the design contract; wrong algorithms fail the same check."""
+"""Every backend computes the algorithm of docs/design.md; wrong algorithms fail the same check."""
 
 import helpers
 import oracle

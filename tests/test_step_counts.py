@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import peers
+from bench import baselines
 from extrap_kernels import ExtrapAdamW, ExtrapSGD
 
 OPTIMIZERS = {
@@ -94,7 +94,7 @@ def test_no_operation_of_torch(case, dtype):
     assert operations.count > 0
 
 
-# Design contract, section 3: traffic floor.
+# The traffic floor of docs/design.md.
 FLOOR = {"sgd": {torch.float32: 24, torch.bfloat16: 20}, "adamw": {torch.float32: 32, torch.bfloat16: 28}}
 
 
@@ -105,4 +105,4 @@ def test_bytes_of_the_buffers_are_the_floor(rule, dtype):
     optimizer = stepped(rule, 1, dtype)
     (state,) = optimizer.state.values()
     buffers = sum(value.itemsize for name, value in state.items() if name != "step")
-    assert 2 * buffers + 2 * dtype.itemsize == FLOOR[rule][dtype] == peers.our_bytes(rule, dtype)
+    assert 2 * buffers + 2 * dtype.itemsize == FLOOR[rule][dtype] == baselines.our_bytes(rule, dtype)

@@ -1,4 +1,4 @@
-"""What the CUDA kernels' code does to memory, access by access: the design contract's bytes and no others."""
+"""What the CUDA kernels' code does to memory, access by access: the traffic floor of docs/design.md and no more."""
 
 from collections import Counter
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from bench import peers, static_cuda
+from bench import baselines, static_cuda
 from extrap_kernels import _C
 
 TARGETS = ("sm_80", "sm_90", "sm_100")
@@ -68,7 +68,7 @@ def test_buffers_are_moved_128_bits_at_a_time(kernels, rule, buffers):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 def test_bytes_are_those_of_the_floor(rule, dtype):
-    assert static_cuda.bytes_moved(rule, dtype) == peers.our_bytes(rule, dtype)
+    assert static_cuda.bytes_moved(rule, dtype) == baselines.our_bytes(rule, dtype)
 
 
 def test_report(kernels):
