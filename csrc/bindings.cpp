@@ -7,6 +7,8 @@
 #include "plan.h"
 #include "state_snapshot.h"
 #include "tensor_view.h"
+#include "testing/access_log.h"
+#include "testing/emulation.h"
 #include "version_counters.h"
 
 namespace py = pybind11;

@@ -6,15 +6,12 @@
 #include <utility>
 
 #include "group_options.h"
+#include "testing/emulation.h"
 
 namespace extrap {
 namespace {
 
 using namespace cuda;
-
-bool scaled_by_rms(const StepConfig& c) {
-  return c.noise != Noise::none && (c.noise_scale == NoiseScale::tensor || c.noise_scale == NoiseScale::filter);
-}
 
 int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
@@ -44,7 +41,7 @@ Columns step_columns(const StepConfig& config, int buffers, bool large, bool loc
   if (config.noise == Noise::none) return columns;
   columns.add(kIndex);
   if (sharded)
-    for (const Column column : {kOffset, kRun, kPitch}) columns.add(column);
+    for (const Column column : {kOffset, kExtent, kStride}) columns.add(column);
   if (scaled_by_rms(config)) columns.add(kSlot);
   if (scaled_by_rms(config) && config.noise_scale == NoiseScale::filter) {
     columns.add(kRows);
@@ -53,10 +50,10 @@ Columns step_columns(const StepConfig& config, int buffers, bool large, bool loc
   return columns;
 }
 
-RuleLaunches find_rule_launches(bool emulated, const char* rule, int buffers, DType dtype, bool gradient_like_param) {
-  if (emulated) return emulated_rule(rule, buffers, dtype, gradient_like_param);
+RuleLaunches find_rule_launches(bool emulated, const char* rule, int buffers, const TensorFormats& formats) {
+  if (emulated) return emulated_rule(rule, buffers, formats);
 #if defined(EXTRAP_HAVE_CUDA)
-  return device_rule(rule, buffers, dtype, gradient_like_param);
+  return device_rule(rule, buffers, formats);
 #else
   no_cuda();
 #endif
@@ -80,7 +77,7 @@ DevicePlan::DevicePlan(std::string rule, py::list params, py::list targets, py::
            gradient_like_param, shards, /*step_on_device=*/true),
       emulated_(emulated),
       sharded_(!shards.empty()),
-      rule_launches_(find_rule_launches(emulated, rule_.c_str(), buffers(), dtype_, gradient_like_param)),
+      rule_launches_(find_rule_launches(emulated, rule_.c_str(), buffers(), formats())),
       base_sums_(find_sum_launches(emulated, base_dtype())),
       gradient_sums_(find_sum_launches(emulated, gradient_dtype())),
       slots_(members_.size()) {
@@ -108,18 +105,12 @@ LaunchHeader DevicePlan::header(const py::dict& group, const py::object& grad_sc
                                 bool correct) {
   LaunchHeader h{};
   h.config = read_group_options(group, /*learning_rates=*/false);
-  h.config.correct = correct;
+  h.config.phase = correct ? Phase::update : Phase::extrapolate;
   h.lr = scalar(group["lr"]);
   const py::object extrap_lr = group["extrap_lr"];
-  h.extrap_lr_follows = extrap_lr.is_none();
-  if (h.extrap_lr_follows)
-    h.extrap_ratio = group["extrap_ratio"].cast<double>();
-  else
-    h.extrap_lr = scalar(extrap_lr);
+  h.extrap_lr = extrap_lr.is_none() ? h.lr : scalar(extrap_lr);
   h.grad_scale = scalar(grad_scale);
   h.clip = scalar(clip);
-  const py::object extrapolation = group["extrapolation"];
-  h.restore_if_skipped = !extrapolation.is_none() && extrapolation.cast<std::string>() == "extragradient";
   h.workspace = workspace_;
   h.sums_only = sharded_;
   return h;
@@ -205,10 +196,10 @@ uint64_t DevicePlan::column_value(Column column, size_t i) const {
       return static_cast<uint64_t>(t.row_stride);
     case kOffset:
       return static_cast<uint64_t>(t.offset);
-    case kRun:
-      return static_cast<uint64_t>(t.run);
-    case kPitch:
-      return static_cast<uint64_t>(t.pitch);
+    case kExtent:
+      return static_cast<uint64_t>(t.extent);
+    case kStride:
+      return static_cast<uint64_t>(t.stride);
     case kIndex:
       return t.index;
     case kSlot:

@@ -1,7 +1,7 @@
 // A plan whose steps run on a CUDA device, or by the same code emulated on the host.
 #pragma once
 
-#include "cuda/catalog.h"
+#include "cuda/registry.h"
 #include "cuda/table_builder.h"
 #include "plan.h"
 

@@ -20,7 +20,12 @@ void read(const py::dict& group, const char* name, double& out) {
   if (PyErr_Occurred()) throw py::error_already_set();
 }
 
-void read(const py::dict& group, const char* name, bool& out) {
+void read(const py::dict& group, const char* name, uint64_t& out) {
+  if (PyObject* value = option(group, name)) out = PyLong_AsUnsignedLongLong(value);
+  if (PyErr_Occurred()) throw py::error_already_set();
+}
+
+void read(const py::dict& group, const char* name, Flag& out) {
   if (PyObject* value = option(group, name)) out = PyObject_IsTrue(value) == 1;
 }
 
@@ -53,7 +58,7 @@ void read(const py::dict& group, const char* name, const Named<Choice> (&choices
 
 constexpr Named<Extrapolation> kExtrapolations[] = {{"past_gradient", Extrapolation::past_gradient},
                                                     {"past_update", Extrapolation::past_update},
-                                                    {"extragradient", Extrapolation::none}};
+                                                    {"extragradient", Extrapolation::extragradient}};
 constexpr Named<Noise> kNoises[] = {{"uniform", Noise::uniform}, {"gaussian", Noise::gaussian}};
 constexpr Named<NoiseScale> kNoiseScales[] = {{"absolute", NoiseScale::absolute},
                                               {"tensor", NoiseScale::tensor},
@@ -66,11 +71,12 @@ StepConfig read_group_options(const py::dict& group, bool learning_rates) {
   StepConfig c;
   if (learning_rates) {
     read(group, "lr", c.lr);
-    double ratio = 1;
-    read(group, "extrap_ratio", ratio);
-    c.extrap_lr = c.lr * ratio;
-    read(group, "extrap_lr", c.extrap_lr);
+    c.extrap_lr = c.lr;
   }
+  if (!option(group, "extrap_lr"))
+    read(group, "extrap_ratio", c.extrap_ratio);
+  else if (learning_rates)
+    read(group, "extrap_lr", c.extrap_lr);
   read(group, "weight_decay", c.weight_decay);
   read(group, "momentum", c.momentum);
   read(group, "dampening", c.dampening);
@@ -78,6 +84,7 @@ StepConfig read_group_options(const py::dict& group, bool learning_rates) {
   read(group, "eps", c.eps);
   read(group, "trust_coefficient", c.trust_coefficient);
   read(group, "noise_std", c.noise_std);
+  read(group, "seed", c.seed);
   read(group, "nesterov", c.nesterov);
   read(group, "maximize", c.maximize);
   read(group, "decoupled_weight_decay", c.decoupled_weight_decay);

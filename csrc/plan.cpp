@@ -95,8 +95,8 @@ void Plan::add(size_t i, uint32_t index, const Shard* shard) {
   const Shard whole{0, entry.numel, 0, entry.numel, target.ndim > 0 ? target.shape[0] : 1};
   const Shard& part = shard ? *shard : whole;
   entry.offset = part.offset;
-  entry.run = std::max<int64_t>(1, part.run);
-  entry.pitch = part.pitch;
+  entry.extent = std::max<int64_t>(1, part.run);
+  entry.stride = part.pitch;
   member.numel = static_cast<double>(part.numel);
   member.row_numel = member.numel / static_cast<double>(std::max<int64_t>(1, part.rows));
   entry.y = target.data;
@@ -203,8 +203,7 @@ size_t Plan::set_rows(NoiseScale scale) {
 }
 
 RuleKernels Plan::rule_kernels() const {
-  return cpu::selected_kernels().rule(rule_.c_str(), static_cast<int>(state_names_.size()), dtype_,
-                                      gradient_like_param_);
+  return cpu::selected_kernels().rule(rule_.c_str(), buffers(), formats());
 }
 
 void Plan::lay_out_sums(bool with_trust, bool with_rows, NoiseScale scale) {
@@ -222,7 +221,7 @@ void Plan::lay_out_sums(bool with_trust, bool with_rows, NoiseScale scale) {
 void Plan::measure(const StepConfig& config, int threads) {
   const RuleKernels rule = rule_kernels();
   const bool by_rows = config.noise_scale == NoiseScale::tensor || config.noise_scale == NoiseScale::filter;
-  const bool with_rows = config.correct && config.noise != Noise::none && by_rows;
+  const bool with_rows = config.phase == Phase::update && config.noise != Noise::none && by_rows;
   lay_out_sums(rule.norm != nullptr, with_rows, config.noise_scale);
   if (sums_.empty()) return;
   if (rule.norm) {
@@ -270,7 +269,7 @@ double Plan::gradient_square_sum(int threads) const {
 
 StepConfig Plan::configured(const py::dict& group, bool correct, double grad_scale, double clip) const {
   StepConfig config = read_group_options(group);
-  config.correct = correct;
+  config.phase = correct ? Phase::update : Phase::extrapolate;
   config.grad_scale = grad_scale;
   config.clip = clip;
   return config;

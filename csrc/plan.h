@@ -68,6 +68,10 @@ class Plan {
   DType base_dtype() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
   DType gradient_dtype() const { return gradient_like_param_ ? dtype_ : base_dtype(); }
 
+  TensorFormats formats() const {
+    return {dtype_, gradient_dtype(), base_dtype(), base_dtype(), base_dtype()};
+  }
+
   // Sets the rows of each tensor for a noise scale; returns how many there are in all. `has_rows` of a tensor without
   // noise is false.
   size_t set_rows(NoiseScale scale);

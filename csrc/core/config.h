@@ -1,38 +1,79 @@
-// The options of one launch: the same for every tensor in it.
+// The options of one launch: the same for every tensor in it. Twin: extrap_kernels/scalars.py.
 #pragma once
 
 #include <cstdint>
 
+#include "core/direction.h"
+#include "core/noise.h"
+
 namespace extrap {
 
 enum class DType : uint8_t { float32, float64, bfloat16, float16 };
-enum class Extrapolation : uint8_t { none, past_gradient, past_update };
-enum class Noise : uint8_t { none, uniform, gaussian };
-// What a rule needs the norm of for each tensor, besides that of x, to scale its step.
-enum class Norm : uint8_t { none, gradient, update };
-enum class NoiseScale : uint8_t { absolute, tensor, filter, gradient };
 
-struct StepConfig {
-  double lr = 0;
-  double extrap_lr = 0;
-  double weight_decay = 0;
-  double momentum = 0;
-  double dampening = 0;
-  double beta1 = 0;
-  double beta2 = 0;
-  double eps = 0;
-  double trust_coefficient = 1;
-  double noise_std = 0;
-  double grad_scale = 1;
-  double clip = 1;   // factor of the gradients after grad_scale
-  uint64_t key = 0;  // seed + rank
-  Extrapolation extrapolation = Extrapolation::none;
-  Noise noise = Noise::none;
-  NoiseScale noise_scale = NoiseScale::absolute;
-  bool nesterov = false;
-  bool maximize = false;
-  bool decoupled_weight_decay = false;
-  bool correct = true;  // false: the first half of an extragradient step, which writes y alone
+// How the numbers of a tensor's step lie in memory.
+struct TensorFormats {
+  DType param, gradient, base, signed_buffer, unsigned_buffer;
 };
 
+constexpr bool operator==(const TensorFormats& a, const TensorFormats& b) {
+  return a.param == b.param && a.gradient == b.gradient && a.base == b.base && a.signed_buffer == b.signed_buffer &&
+         a.unsigned_buffer == b.unsigned_buffer;
+}
+
+// extrapolate: the first half of an extragradient step, which writes y alone. update: every other step.
+enum class Phase : int64_t { update, extrapolate };
+constexpr const char* kPhaseNames[] = {"update", "extrapolate"};
+
+// What a rule needs the norm of for each tensor, besides that of x, to scale its step.
+enum class Norm : uint8_t { none, gradient, update };
+constexpr const char* kNormNames[] = {"none", "gradient", "update"};
+
+using Flag = int64_t;  // 0 or 1
+
+// X(type, name, default). Each takes 8 bytes, in the order in which Python packs them into a row.
+#define EXTRAP_FOR_EACH_SCALAR(X)                           \
+  X(double, lr, 0)                                          \
+  X(double, extrap_lr, 0)                                   \
+  X(double, extrap_ratio, 1)                                \
+  X(double, weight_decay, 0)                                \
+  X(double, momentum, 0)                                    \
+  X(double, dampening, 0)                                   \
+  X(double, beta1, 0)                                       \
+  X(double, beta2, 0)                                       \
+  X(double, eps, 0)                                         \
+  X(double, trust_coefficient, 1)                           \
+  X(double, noise_std, 0)                                   \
+  X(double, grad_scale, 1)                                  \
+  X(double, clip, 1)                                        \
+  X(uint64_t, key, 0)  /* of the noise: seed + rank */      \
+  X(uint64_t, seed, 0) /* of the rounding of the state */   \
+  X(Phase, phase, Phase::update)                            \
+  X(Extrapolation, extrapolation, Extrapolation::none)      \
+  X(Noise, noise, Noise::none)                              \
+  X(NoiseScale, noise_scale, NoiseScale::absolute)          \
+  X(Flag, nesterov, 0)                                      \
+  X(Flag, maximize, 0)                                      \
+  X(Flag, decoupled_weight_decay, 0)
+
+struct StepConfig {
+#define EXTRAP_FIELD(Type, name, initial) Type name = static_cast<Type>(initial);
+  EXTRAP_FOR_EACH_SCALAR(EXTRAP_FIELD)
+#undef EXTRAP_FIELD
+};
+
+#define EXTRAP_COUNT(Type, name, initial) +1
+static_assert(sizeof(StepConfig) == 8 * (0 EXTRAP_FOR_EACH_SCALAR(EXTRAP_COUNT)));
+#undef EXTRAP_COUNT
+
+inline namespace EXTRAP_ISA {
+
+// The inner learning rate: how far y lies from x.
+EXTRAP_HD double inner_lr(const StepConfig& c) { return c.extrap_lr * c.extrap_ratio; }
+
+// Whether the noise is in units of the root mean square of x, by tensor or by row.
+EXTRAP_HD bool scaled_by_rms(const StepConfig& c) {
+  return c.noise != Noise::none && (c.noise_scale == NoiseScale::tensor || c.noise_scale == NoiseScale::filter);
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -5,6 +5,15 @@
 
 namespace extrap {
 
+enum class Noise : int64_t { none, uniform, gaussian };
+constexpr const char* kNoiseNames[] = {"none", "uniform", "gaussian"};
+
+// What the standard deviation of the noise is in units of.
+enum class NoiseScale : int64_t { absolute, tensor, filter, gradient };
+constexpr const char* kNoiseScaleNames[] = {"absolute", "tensor", "filter", "gradient"};
+
+inline namespace EXTRAP_ISA {
+
 // F: float, or a vector of floats with one counter in each lane.
 template <class F>
 struct NoiseLanes {
@@ -88,4 +97,16 @@ EXTRAP_HD NoiseLanes<F> gaussian_noise(const PhiloxWords<U>& words) {
   return n;
 }
 
+// The counter whose words give the noise of elements `position` to `position + 3`, which is a multiple of 4.
+EXTRAP_HD PhiloxWords<uint32_t> noise_counter(uint64_t position, uint32_t index, double step) {
+  const uint64_t block = position >> 2;
+  return {{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), index, static_cast<uint32_t>(step)}};
+}
+
+template <class F, class U>
+EXTRAP_HD NoiseLanes<F> noise_of(Noise kind, const PhiloxWords<U>& words) {
+  return kind == Noise::uniform ? uniform_noise<F>(words) : gaussian_noise<F>(words);
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

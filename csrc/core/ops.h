@@ -1,6 +1,11 @@
 // Operations that C++ has no operator for, for each lane type: a scalar here, SIMD vectors in cpu/simd.h.
 #pragma once
 
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -8,6 +13,7 @@
 #include "core/macros.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 template <class V>
 struct Ops;
@@ -15,6 +21,28 @@ struct Ops;
 template <>
 struct Ops<float> {
   using Word = uint32_t;
+  using Half = uint16_t;  // of a number in 16 bits
+  static EXTRAP_HD Word widen(Half h) { return h; }
+  static EXTRAP_HD Half narrow(Word w) { return static_cast<Half>(w); }
+  // Whether there are instructions that convert to 16 bits, to nearest even as the formats do in integers.
+#if defined(__CUDA_ARCH__)
+  static constexpr bool kHasBFloat16 = true, kHasFloat16 = true;
+  static EXTRAP_HD Half to_bfloat16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
+  static EXTRAP_HD Half to_float16(float v) { return __half_as_ushort(__float2half_rn(v)); }
+  static EXTRAP_HD float from_float16(Half h) { return __half2float(__ushort_as_half(h)); }
+  static EXTRAP_HD uint32_t to_bfloat16_pair(float low, float high) {
+    return words_of(__floats2bfloat162_rn(low, high));
+  }
+  static EXTRAP_HD uint32_t to_float16_pair(float low, float high) { return words_of(__floats2half2_rn(low, high)); }
+  template <class Pair>
+  static EXTRAP_HD uint32_t words_of(Pair pair) {
+    uint32_t w;
+    memcpy(&w, &pair, sizeof w);
+    return w;
+  }
+#else
+  static constexpr bool kHasBFloat16 = false, kHasFloat16 = false;
+#endif
   static EXTRAP_HD float sqrt(float v) { return ::sqrtf(v); }
   // Fused on the device, where that costs nothing; only noise uses it, whose Gaussian part may differ in the last bit.
   static EXTRAP_HD float multiply_add(float a, float b, float c) {
@@ -52,4 +80,5 @@ struct Ops<uint32_t> {
   }
 };
 
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

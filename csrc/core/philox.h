@@ -4,6 +4,7 @@
 #include "core/ops.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 // U: uint32_t, or a vector of them with one counter in each lane.
 template <class U>
@@ -27,4 +28,5 @@ EXTRAP_HD PhiloxWords<U> philox4x32(PhiloxWords<U> c, uint64_t key) {
   return c;
 }
 
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

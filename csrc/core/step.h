@@ -8,29 +8,31 @@
 #include "core/macros.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 // The options of a launch in the precision of the arithmetic. A: float or double.
 template <class A>
 struct StepConstants {
   A lr, extrap_lr, decay, shrink, noise_std, grad_scale, clip;
   Extrapolation extrapolation;
-  bool scaled, clipped, maximize, coupled, decoupled, gradient_noise;
+  bool extrapolates, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
 
   // own_decay: the rule does the weight decay itself.
   EXTRAP_HD StepConstants(const StepConfig& c, bool own_decay)
       : lr(static_cast<A>(c.lr)),
-        extrap_lr(static_cast<A>(c.extrap_lr)),
+        extrap_lr(static_cast<A>(inner_lr(c))),
         decay(static_cast<A>(c.weight_decay)),
         shrink(static_cast<A>(1.0 - c.lr * c.weight_decay)),
         noise_std(static_cast<A>(c.noise_std)),
         grad_scale(static_cast<A>(c.grad_scale)),
         clip(static_cast<A>(c.clip)),
         extrapolation(c.extrapolation),
+        extrapolates(c.phase == Phase::extrapolate),
         scaled(c.grad_scale != 1),
         clipped(c.clip != 1),
-        maximize(c.maximize),
-        coupled(c.weight_decay != 0 && !own_decay && !c.decoupled_weight_decay),
-        decoupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay),
+        maximize(c.maximize != 0),
+        coupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay == 0),
+        decoupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay != 0),
         gradient_noise(c.noise != Noise::none && c.noise_scale == NoiseScale::gradient) {}
 };
 
@@ -49,23 +51,28 @@ EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
   return c.coupled ? g + x * c.decay : g;
 }
 
-// x = p where somebody changed the parameter since the last step; elsewhere the base iterate, of which a narrow
-// parameter holds only the rounded value.
+// x = p where somebody changed the parameter since the last step; elsewhere the base iterate, of which a
+// low-precision parameter holds only the rounded value.
 template <class V>
 EXTRAP_HD V adopted_base(V x, V rounded, V param) {
   return param == rounded ? x : param;
 }
 
-// Corrects x and the buffers and returns y without its noise. g and l are prepared.
+// The update phase: corrects x and the buffers and returns y without its noise. g and l are prepared.
 template <class Rule, class V, class A>
 EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
   V u, z;
   rule.direction(g, l, x, buffers, u, z);
   if (c.decoupled) x = x * c.shrink;
   x = x - u * c.lr;
-  if (c.extrapolation == Extrapolation::past_gradient) return x - z * c.extrap_lr;
-  if (c.extrapolation == Extrapolation::past_update) return x - u * c.extrap_lr;
-  return x;
+  return extrapolated(c.extrapolation, x, u, z, c.extrap_lr);
 }
 
+// The extrapolate phase: returns y from the gradient at x and leaves all else as it is. g and l are prepared.
+template <class Rule, class V, class A>
+EXTRAP_HD V extragradient_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V x, const V* buffers) {
+  return x - rule.extragradient_direction(g, l, buffers) * c.extrap_lr;
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -8,6 +8,12 @@
 namespace extrap::cpu {
 namespace {
 
+void add(double& sum, double value) { sum += value; }
+void add(NormSums& sum, const NormSums& value) {
+  sum.x += value.x;
+  sum.scaled += value.scaled;
+}
+
 struct InstructionSet {
   const char* name;
   const CpuKernels* kernels;
@@ -19,11 +25,11 @@ std::vector<InstructionSet> supported() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    sets.push_back({"avx512", &avx512::kernels});
+    sets.push_back({"avx512", &kernels_avx512});
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma"))
-    sets.push_back({"avx2", &avx2::kernels});
+    sets.push_back({"avx2", &kernels_avx2});
 #endif
-  sets.push_back({"portable", &portable::kernels});
+  sets.push_back({"portable", &kernels_portable});
   return sets;
 }
 
@@ -64,7 +70,7 @@ std::vector<Sum> sums_by_tensor(const std::vector<TensorEntry>& tensors, const s
     const Chunk& chunk = chunks[static_cast<size_t>(i)];
     partial[static_cast<size_t>(i)] = value(tensors[static_cast<size_t>(chunk.tensor)], chunk);
   });
-  for (size_t i = 0; i < chunks.size(); ++i) sums[static_cast<size_t>(chunks[i].tensor)] += partial[i];
+  for (size_t i = 0; i < chunks.size(); ++i) add(sums[static_cast<size_t>(chunks[i].tensor)], partial[i]);
   return sums;
 }
 

@@ -16,19 +16,13 @@ using SquareSumKernel = double (*)(const void* values, int64_t count);
 // Sums of squares of x, and of what a rule needs the norm of besides x: Norm::gradient or Norm::update.
 struct NormSums {
   double x = 0, scaled = 0;
-
-  NormSums& operator+=(const NormSums& other) {
-    x += other.x;
-    scaled += other.scaled;
-    return *this;
-  }
 };
 
-// In one pass over `count` elements from `begin`.
+// Of a tensor that has no gradient in this step, zeros. In one pass over `count` elements from `begin`.
 using NormKernel = NormSums (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
 using TrustFunction = double (*)(const StepConfig& config, double norm_x, double norm);
 
-// What a rule consists of for one dtype combination. `norm` and `trust` are null where it needs no norms.
+// What a rule consists of for one combination of formats. `norm` and `trust` are null where it needs no norms.
 struct RuleKernels {
   StepKernel step;
   NormKernel norm;
@@ -36,19 +30,11 @@ struct RuleKernels {
 };
 
 struct CpuKernels {
-  // All null where there is no such rule.
-  RuleKernels (*rule)(const char* name, int buffers, DType param, bool gradient_like_param);
+  // All null where there is no such rule, or none for these formats.
+  RuleKernels (*rule)(const char* name, int buffers, const TensorFormats& formats);
   SquareSumKernel (*square_sum)(DType dtype);
 };
 
-namespace portable {
-extern const CpuKernels kernels;
-}
-namespace avx2 {
-extern const CpuKernels kernels;
-}
-namespace avx512 {
-extern const CpuKernels kernels;
-}
+extern const CpuKernels kernels_portable, kernels_avx2, kernels_avx512;
 
 }  // namespace extrap

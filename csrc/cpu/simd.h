@@ -2,13 +2,14 @@
 // the language work on them, so that csrc/core is written once.
 #pragma once
 
-#include "core/dtype.h"
+#include "core/ops.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-namespace extrap::EXTRAP_ISA {
+namespace extrap {
+inline namespace EXTRAP_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -74,6 +75,8 @@ EXTRAP_HD FloatVector interleave_low(FloatVector a, FloatVector b) {
   return _mm512_unpacklo_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_unpacklo_ps(a, b);
+#elif defined(__clang__)
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
 #else
   return __builtin_shuffle(a, b, IntVector{0, 4, 1, 5});
 #endif
@@ -84,6 +87,8 @@ EXTRAP_HD FloatVector interleave_high(FloatVector a, FloatVector b) {
   return _mm512_unpackhi_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_unpackhi_ps(a, b);
+#elif defined(__clang__)
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
 #else
   return __builtin_shuffle(a, b, IntVector{2, 6, 3, 7});
 #endif
@@ -118,84 +123,36 @@ EXTRAP_HD void finish_streaming() {
 #endif
 }
 
-// How kFloats numbers of a storage format are loaded and stored.
-template <class T>
-struct Storage;
-
 template <>
-struct Storage<float> {
-  using Packed = FloatVector;
-  static EXTRAP_HD FloatVector unpack(Packed v) { return v; }
-  static EXTRAP_HD Packed pack(FloatVector v) { return v; }
-};
-
-template <>
-struct Storage<double> {
-  using Packed = DoubleVector;
-  static EXTRAP_HD DoubleVector unpack(Packed v) { return v; }
-  static EXTRAP_HD Packed pack(DoubleVector v) { return v; }
-};
-
-template <>
-struct Storage<BFloat16> {
-  using Packed = HalfWordVector;
-  static EXTRAP_HD FloatVector unpack(Packed v) {
-    return reinterpret_cast<FloatVector>(__builtin_convertvector(v, WordVector) << 16);
-  }
-  // To nearest even; a NaN keeps its sign and becomes quiet.
-  static EXTRAP_HD Packed pack(FloatVector v) {
-    const WordVector bits = reinterpret_cast<WordVector>(v);
-    const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const WordVector chosen = v == v ? rounded : ((bits >> 16) | 0x40u);
-    return __builtin_convertvector(chosen, HalfWordVector);
-  }
-};
-
-template <>
-struct Storage<Float16> {
-  using Packed = HalfWordVector;
-  static EXTRAP_HD FloatVector unpack(Packed v) {
-#if defined(__AVX512F__)
-    return _mm512_cvtph_ps(reinterpret_cast<__m256i>(v));
-#elif defined(__F16C__)
-    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(v));
-#else
-    FloatVector f;
-    for (int i = 0; i < kFloats; ++i) f[i] = to_float(Float16{v[i]});
-    return f;
-#endif
-  }
-  static EXTRAP_HD Packed pack(FloatVector v) {
-#if defined(__AVX512F__)
-    return reinterpret_cast<Packed>(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__F16C__)
-    return reinterpret_cast<Packed>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-#else
-    Packed h;
-    for (int i = 0; i < kFloats; ++i) h[i] = to_float16(v[i]).bits;
-    return h;
-#endif
-  }
-};
-
-}  // namespace extrap::EXTRAP_ISA
-
-namespace extrap {
-
-template <>
-struct Ops<EXTRAP_ISA::SplitWords> {
-  using SplitWords = EXTRAP_ISA::SplitWords;
+struct Ops<SplitWords> {
   static EXTRAP_HD void multiply_wide(SplitWords a, uint32_t b, SplitWords& high, SplitWords& low) {
-    low = {EXTRAP_ISA::multiply_low(a.even, b), EXTRAP_ISA::multiply_low(a.odd, b)};
+    low = {multiply_low(a.even, b), multiply_low(a.odd, b)};
     high = {low.even >> 32, low.odd >> 32};
   }
 };
 
 template <>
-struct Ops<EXTRAP_ISA::FloatVector> {
-  using FloatVector = EXTRAP_ISA::FloatVector;
-  using IntVector = EXTRAP_ISA::IntVector;
-  using Word = EXTRAP_ISA::WordVector;
+struct Ops<FloatVector> {
+  using Word = WordVector;
+  using Half = HalfWordVector;
+  static EXTRAP_HD Word widen(Half h) { return __builtin_convertvector(h, Word); }
+  static EXTRAP_HD Half narrow(Word w) { return __builtin_convertvector(w, Half); }
+  static constexpr bool kHasBFloat16 = false;
+#if defined(__AVX512F__)
+  static constexpr bool kHasFloat16 = true;
+  static EXTRAP_HD FloatVector from_float16(Half h) { return _mm512_cvtph_ps(reinterpret_cast<__m256i>(h)); }
+  static EXTRAP_HD Half to_float16(FloatVector v) {
+    return reinterpret_cast<Half>(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+#elif defined(__F16C__)
+  static constexpr bool kHasFloat16 = true;
+  static EXTRAP_HD FloatVector from_float16(Half h) { return _mm256_cvtph_ps(reinterpret_cast<__m128i>(h)); }
+  static EXTRAP_HD Half to_float16(FloatVector v) {
+    return reinterpret_cast<Half>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+#else
+  static constexpr bool kHasFloat16 = false;
+#endif
   static EXTRAP_HD FloatVector sqrt(FloatVector v) {
 #if defined(__AVX512F__)
     return _mm512_sqrt_ps(v);
@@ -204,7 +161,7 @@ struct Ops<EXTRAP_ISA::FloatVector> {
 #elif defined(__SSE2__)
     return _mm_sqrt_ps(v);
 #else
-    for (int i = 0; i < EXTRAP_ISA::kFloats; ++i) v[i] = ::sqrtf(v[i]);
+    for (int i = 0; i < kFloats; ++i) v[i] = ::sqrtf(v[i]);
     return v;
 #endif
   }
@@ -229,12 +186,12 @@ struct Ops<EXTRAP_ISA::FloatVector> {
 };
 
 template <>
-struct Ops<EXTRAP_ISA::DoubleVector> {
-  using DoubleVector = EXTRAP_ISA::DoubleVector;
+struct Ops<DoubleVector> {
   static EXTRAP_HD DoubleVector sqrt(DoubleVector v) {
-    for (int i = 0; i < EXTRAP_ISA::kVectorBytes / 8; ++i) v[i] = ::sqrt(v[i]);
+    for (int i = 0; i < kVectorBytes / 8; ++i) v[i] = ::sqrt(v[i]);
     return v;
   }
 };
 
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -1,13 +1,14 @@
-// The kernels for parameters and gradients of one storage each, which EXTRAP_PARAM and EXTRAP_GRADIENT name: compiled
-// once for each combination, side by side.
-#include "cuda/combinations.h"
+// The kernels for parameters and gradients of one format each, which EXTRAP_PARAM and EXTRAP_GRADIENT name: compiled
+// once for each pair, side by side.
 #include "cuda/device_runner.cuh"
+#include "cuda/registry.h"
 
 namespace extrap::cuda {
 
 template <>
 RuleLaunches device_rule_of<EXTRAP_PARAM, EXTRAP_GRADIENT>(const char* name, int buffers) {
-  return find_rule<DeviceRunner, EXTRAP_PARAM, EXTRAP_GRADIENT>(name, buffers);
+  using State = FullState<typename Format<EXTRAP_PARAM>::Value>;
+  return find_rule<DeviceRunner, TensorTypes<EXTRAP_PARAM, EXTRAP_GRADIENT, State>>(name, buffers);
 }
 
 }  // namespace extrap::cuda

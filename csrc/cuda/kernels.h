@@ -1,9 +1,7 @@
-// The kernels of each rule and dtype combination: as they are launched on a device, or emulated on the host.
+// The kernels of each rule and combination of formats: as they are launched on a device, or emulated on the host.
 #pragma once
 
-#include <cstring>
-
-#include "core/rules.h"
+#include "core/dispatch.h"
 #include "cuda/step_kernel.h"
 #include "cuda/sum_kernel.h"
 
@@ -17,7 +15,7 @@ struct Target {
 // Carries out the units of a table.
 using Launch = void (*)(const LaunchTable& table, const Target& target);
 
-// All null where there is no such rule; `norms` where the rule needs none.
+// All null where there is no such rule, or none for these formats; `norms` where the rule needs none.
 struct RuleLaunches {
   Launch step, step_with_noise, norms;
 };
@@ -28,29 +26,32 @@ struct SumLaunches {
 };
 
 // Runner<Kernel>::launch carries a kernel out.
-template <template <class> class Runner, template <class> class Rule, class P, class G>
+template <template <class> class Runner, template <class> class Rule, class Types>
 RuleLaunches launches_of() {
-  RuleLaunches launches{Runner<StepKernel<Rule, P, G, false>>::launch, Runner<StepKernel<Rule, P, G, true>>::launch,
+  RuleLaunches launches{Runner<StepKernel<Rule, Types, false>>::launch, Runner<StepKernel<Rule, Types, true>>::launch,
                         nullptr};
   if constexpr (Rule<float>::kNorm != Norm::none)
-    launches.norms = Runner<SumKernel<NormSource<Rule, P, G>, SumsTo::norms>>::launch;
+    launches.norms = Runner<SumKernel<NormSource<Rule, Types>, SumsTo::norms>>::launch;
   return launches;
 }
 
-template <template <class> class Runner, class P, class G>
-RuleLaunches find_rule(const char* name, int buffers) {
-#define EXTRAP_TRY_RULE(Rule, rule_name) \
-  if (strcmp(name, rule_name) == 0 && buffers == Rule<float>::kBuffers) return launches_of<Runner, Rule, P, G>();
-  EXTRAP_FOR_EACH_RULE(EXTRAP_TRY_RULE)
-#undef EXTRAP_TRY_RULE
-  return {};
+template <template <class> class Runner, template <class> class Rule, class Types>
+RuleLaunches launches_of(RuleTag<Rule>, TypeTag<Types>) {
+  return launches_of<Runner, Rule, Types>();
 }
 
-template <template <class> class Runner, class T>
-SumLaunches find_sums() {
-  using A = typename Storage<T>::Value;
-  return {Runner<SumKernel<BufferSource<A, kBase>, SumsTo::rows>>::launch,
-          Runner<SumKernel<BufferSource<T, kGradient>, SumsTo::total>>::launch};
+template <template <class> class Runner, class Types>
+RuleLaunches find_rule(const char* name, int buffers) {
+  return visit_rule<RuleLaunches>(name, buffers, [](auto rule) { return launches_of<Runner>(rule, TypeTag<Types>()); });
+}
+
+template <template <class> class Runner>
+SumLaunches find_sums(DType dtype) {
+  return visit_format<SumLaunches>(dtype, [](auto tag) {
+    using T = typename decltype(tag)::Type;
+    return SumLaunches{Runner<SumKernel<BufferSource<typename Format<T>::Value, kBase>, SumsTo::rows>>::launch,
+                       Runner<SumKernel<BufferSource<T, kGradient>, SumsTo::total>>::launch};
+  });
 }
 
 }  // namespace extrap::cuda

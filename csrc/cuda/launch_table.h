@@ -40,8 +40,8 @@ enum Column : int {
   kRows,       // of the noise scale; absent: one
   kRowStride,  // element i in memory lies in row (i / row stride) % rows
   kOffset,     // these three: where a shard lies in the whole tensor, see TensorEntry
-  kRun,
-  kPitch,
+  kExtent,
+  kStride,
   kFirst,  // number of the tensor's first chunk or segment; one more entry than tensors: their sum
   kNumel,
   kIndex,  // position in the optimizer
@@ -64,9 +64,6 @@ struct Workspace {
 struct LaunchHeader {
   StepConfig config;
   DeviceScalar lr, extrap_lr, grad_scale, clip, found_inf;
-  double extrap_ratio;      // of extrap_lr to lr
-  bool extrap_lr_follows;   // extrap_lr is extrap_ratio * lr
-  bool restore_if_skipped;  // a skipped step returns from the extrapolated point to the base iterate
   Workspace workspace;
   double* total;   // where the sum of all squares is added
   bool sums_only;  // leave the sums in row_rms: the tensors are parts of others
@@ -122,7 +119,7 @@ struct LaunchTable : LaunchHeader {
   EXTRAP_HD StepConfig resolved_config() const {
     StepConfig c = config;
     c.lr = lr.get();
-    c.extrap_lr = extrap_lr_follows ? c.lr * extrap_ratio : extrap_lr.get();
+    c.extrap_lr = extrap_lr.get();
     c.grad_scale = grad_scale.get();
     c.clip = clip.get();
     return c;

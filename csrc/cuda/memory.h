@@ -1,35 +1,19 @@
-// How the kernels touch memory. On the device with cache hints: all they read and write but y is not needed again
-// before the next step. On the host, where tests run them, every access can be recorded.
+// How the kernels touch memory: on the device with cache hints, since all they read and write but y is not needed again
+// before the next step; on the host so that tests can record it.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "core/macros.h"
+#include "testing/access_log.h"
 
 namespace extrap::cuda {
 
 // What one 128-bit access moves.
-struct alignas(16) Packet {
+struct alignas(16) Vec16 {
   uint32_t word[4];
 };
-
-struct Access {
-  uint64_t address;
-  uint32_t bytes;
-  bool is_store;
-};
-
-// Null where nobody records.
-extern std::vector<Access>* access_log;
-
-template <class T>
-EXTRAP_HD void record(const T* address, bool is_store) {
-#if !defined(__CUDA_ARCH__)
-  if (access_log) access_log->push_back({reinterpret_cast<uint64_t>(address), sizeof(T), is_store});
-#endif
-}
 
 enum class Reuse { none, soon };
 

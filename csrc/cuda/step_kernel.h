@@ -1,28 +1,38 @@
-// The step of all tensors of a launch: correction and next extrapolation in one pass.
+// The step of all tensors of a launch: update and next extrapolation in one pass.
 #pragma once
 
 #include <new>
+#include <type_traits>
 
+#include "core/layout.h"
 #include "core/noise.h"
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
-#include "cuda/storage.h"
+#include "cuda/tile.h"
 
 namespace extrap::cuda {
 
-// P: storage of the parameters; G: of their gradients; both narrower than, or as wide as, the arithmetic.
-template <template <class> class RuleOf, class P, class G, bool kNoise>
+// Types: TensorTypes whose buffers are in the arithmetic type; parameters and gradients may have lower precision.
+template <template <class> class RuleOf, class Types, bool kNoise>
 struct StepKernel {
-  using A = typename Storage<P>::Value;
+  using A = typename Types::A;
+  using P = typename Types::Param;
+  using G = typename Types::Gradient;
+  using Base = typename Types::Base;
+  using Buffer = typename Types::Signed;
+  static_assert(std::is_same_v<Buffer, A> && std::is_same_v<typename Types::Unsigned, A>,
+                "low-precision buffers need groups of eight and random bits to round by");
   using Rule = RuleOf<A>;
-  static constexpr int kBuffers = Rule::kBuffers;
-  // A thread takes a group at a time: as many elements as the narrowest storage has in a packet. It computes them in
+  static constexpr int kBuffers = Rule::Buffers::kCount;
+  // A thread takes a group at a time: as many elements as the format of fewest bits has in 16 bytes. It computes them in
   // parts, each of which a Philox counter has noise for, and stores what is done, so that few registers are in use.
-  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
+  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
   static constexpr int kPart = kGroup < 4 ? kGroup : 4;
-  // Gradients narrower than the arithmetic are loaded for the whole group, as y is stored.
-  static constexpr bool kNarrowGradient = sizeof(G) < sizeof(A);
+  // Gradients of fewer bits than the arithmetic are loaded for the whole group, as y is stored.
+  static constexpr bool kWholeGradient = sizeof(G) < sizeof(A);
+  // Whether a parameter may hold x itself, which is then stored as y.
+  static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
   // On a multiprocessor: leaves a thread 64 registers; 80 for rules with norms, 128 where a number takes two.
   static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : Rule::kNorm == Norm::none ? 4 : 3;
 
@@ -31,16 +41,16 @@ struct StepKernel {
     int64_t begin;  // in the tensor
     int count;
     P* y;
-    A* base;
-    A* buffers[kBuffers > 0 ? kBuffers : 1];
+    Base* base;
+    Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
     const G* gradient;
     const G* local;
     // Rows of the noise scale: the first one, how many elements of it are left, then as many as a chunk may have.
     uint32_t first_row, rows;
-    int left, stride;
+    int left, row_stride;
 
     EXTRAP_HD uint32_t row(int at) const {
-      const uint32_t passed = at < left ? 0 : 1 + static_cast<uint32_t>(at - left) / static_cast<uint32_t>(stride);
+      const uint32_t passed = at < left ? 0 : 1 + static_cast<uint32_t>(at - left) / static_cast<uint32_t>(row_stride);
       return (first_row + passed) % rows;
     }
   };
@@ -51,26 +61,28 @@ struct StepKernel {
     Chunk chunk;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
-    bool aligned, noisy, sharded, skipped, correct, restore, is_last;
-    alignas(StepConstants<A>) unsigned char constants[sizeof(StepConstants<A>)];
-    alignas(Rule) unsigned char rule[sizeof(Rule)];
+    bool aligned, noisy, sharded, skipped, updates, base_is_y, restore, is_last;
+    alignas(StepConstants<A>) unsigned char constants_bytes[sizeof(StepConstants<A>)];
+    alignas(Rule) unsigned char rule_bytes[sizeof(Rule)];
 
-    EXTRAP_HD const StepConstants<A>& step() const { return *reinterpret_cast<const StepConstants<A>*>(constants); }
-    EXTRAP_HD const Rule& direction() const { return *reinterpret_cast<const Rule*>(rule); }
+    EXTRAP_HD const StepConstants<A>& constants() const {
+      return *reinterpret_cast<const StepConstants<A>*>(constants_bytes);
+    }
+    EXTRAP_HD const Rule& rule() const { return *reinterpret_cast<const Rule*>(rule_bytes); }
   };
 
   struct Group {
     int at, count;  // in the chunk
     bool vector;
-    Packed<P, kGroup> y;
-    Packed<G, kNarrowGradient ? kGroup : kPart> gradient, local;
+    Tile<P, kGroup> y;
+    Tile<G, kWholeGradient ? kGroup : kPart> gradient, local;
   };
 
   static EXTRAP_HD bool aligned(const TensorEntry& t) {
     uintptr_t bits = reinterpret_cast<uintptr_t>(t.y) | reinterpret_cast<uintptr_t>(t.base) |
                      reinterpret_cast<uintptr_t>(t.gradient) | reinterpret_cast<uintptr_t>(t.local);
     for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(t.buffers[k]);
-    return bits % sizeof(Packet) == 0;
+    return bits % sizeof(Vec16) == 0;
   }
 
   static EXTRAP_HD void read_entry(const LaunchTable& table, int i, const StepConfig& config, TensorEntry& t) {
@@ -91,8 +103,8 @@ struct StepKernel {
     t.row_stride = table.row_stride(i);
     if (!table.has(kOffset)) return;
     t.offset = table.get<int64_t>(kOffset, i);
-    t.run = table.get<int64_t>(kRun, i);
-    t.pitch = table.get<int64_t>(kPitch, i);
+    t.extent = table.get<int64_t>(kExtent, i);
+    t.stride = table.get<int64_t>(kStride, i);
   }
 
   static EXTRAP_HD void set_noise(const LaunchTable& table, int i, Shared& s) {
@@ -102,7 +114,7 @@ struct StepKernel {
     if (!s.noisy) return;
     const double* rms = table.workspace.row_rms + slot;
     s.row_rms = scaled && s.tensor.rows > 1 ? rms : nullptr;
-    const A std = s.step().noise_std;
+    const A std = s.constants().noise_std;
     s.amplitude = scaled && s.tensor.rows == 1 ? static_cast<A>(*rms) * std : std;
   }
 
@@ -110,8 +122,8 @@ struct StepKernel {
     chunk.begin = begin;
     chunk.count = static_cast<int>(t.numel - begin < kChunk ? t.numel - begin : kChunk);
     chunk.y = static_cast<P*>(t.y) + begin;
-    chunk.base = static_cast<A*>(t.base) + begin;
-    for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<A*>(t.buffers[k]) + begin;
+    chunk.base = static_cast<Base*>(t.base) + begin;
+    for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<Buffer*>(t.buffers[k]) + begin;
     chunk.gradient = static_cast<const G*>(t.gradient) + begin;
     chunk.local = t.local ? static_cast<const G*>(t.local) + begin : nullptr;
     if constexpr (kNoise) set_rows(t, begin, chunk);
@@ -123,26 +135,28 @@ struct StepKernel {
     chunk.rows = static_cast<uint32_t>(t.rows);
     chunk.first_row = static_cast<uint32_t>(passed % t.rows);
     chunk.left = static_cast<int>(left < kChunk ? left : kChunk);
-    chunk.stride = static_cast<int>(t.row_stride < kChunk ? t.row_stride : kChunk);
+    chunk.row_stride = static_cast<int>(t.row_stride < kChunk ? t.row_stride : kChunk);
   }
 
   static EXTRAP_HD_OUT_OF_LINE void prepare(const LaunchTable& table, int unit, bool is_first, Shared& s) {
     if (is_first) {
-      s.skipped = table.config.correct && table.skipped();
-      s.correct = table.config.correct;
-      s.restore = table.restore_if_skipped;
+      s.updates = table.config.phase == Phase::update;
+      s.skipped = s.updates && table.skipped();
+      // From the point where the second gradient was taken.
+      s.restore = table.config.extrapolation == Extrapolation::extragradient;
       s.sharded = table.has(kOffset);
       s.number = -1;
-      new (s.constants) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
+      new (s.constants_bytes) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
     }
     const int i = table.find(unit);
     if (i != s.number) {
       const double step = s.tensor.step, trust = s.tensor.trust;
       read_entry(table, i, table.config, s.tensor);
       // Powers of the betas take longer than all else here, and most tensors have the same step count.
-      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust) new (s.rule) Rule(table.config, s.tensor);
+      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust) new (s.rule_bytes) Rule(table.config, s.tensor);
       s.number = i;
       s.aligned = aligned(s.tensor);
+      if constexpr (kBaseMayBeY) s.base_is_y = s.tensor.base == s.tensor.y;
       if constexpr (kNoise) set_noise(table, i, s);
     }
     set_chunk(s.tensor, static_cast<int64_t>(static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i)) * kChunk,
@@ -151,7 +165,8 @@ struct StepKernel {
 
   struct Part {
     int at, count;  // in the chunk
-    Packed<A, kPart> x, buffers[kBuffers > 0 ? kBuffers : 1];
+    Tile<Base, kPart> x;
+    Tile<Buffer, kPart> buffers[kBuffers > 0 ? kBuffers : 1];
   };
 
   static EXTRAP_HD void load(const Shared& s, int at, Group& group) {
@@ -159,8 +174,8 @@ struct StepKernel {
     group.at = at;
     group.count = c.count - at;
     group.vector = s.aligned && group.count >= kGroup;
-    if (kNarrowGradient) load_gradients(s, 0, group);
-    if (!s.correct) group.y.load(c.y + at, group.vector, group.count);
+    if (kWholeGradient) load_gradients(s, 0, group);
+    if (!s.updates) group.y.load(c.y + at, group.vector, group.count);
   }
 
   static EXTRAP_HD void load_gradients(const Shared& s, int first, Group& group) {
@@ -172,17 +187,17 @@ struct StepKernel {
   // Steps element k of a part, which is element `first + k` of the group; returns y without its noise, and in `l` the
   // local gradient.
   static EXTRAP_HD A compute(const Shared& s, const Group& group, int first, int k, Part& part, A& l) {
-    const StepConstants<A>& c = s.step();
+    const StepConstants<A>& c = s.constants();
     A x = part.x[k];
-    if (!s.correct) x = adopted_base(x, Storage<P>::unpack(Storage<P>::pack(x)), group.y[first + k]);
+    if (!s.updates) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), group.y[first + k]);
     A buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) buffers[b] = part.buffers[b][k];
-    const int loaded = kNarrowGradient ? first + k : k;
+    const int loaded = kWholeGradient ? first + k : k;
     const A g = prepared_gradient(c, group.gradient[loaded], x);
     l = s.chunk.local ? prepared_gradient(c, group.local[loaded], x) : g;
-    const A y = s.correct ? corrected_step(s.direction(), c, g, l, x, buffers)
-                          : x - s.direction().extragradient_direction(g, l, buffers) * c.extrap_lr;
+    const A y = s.updates ? corrected_step(s.rule(), c, g, l, x, buffers)
+                          : extragradient_step(s.rule(), c, g, l, x, buffers);
     part.x.set(k, x);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) part.buffers[b].set(k, buffers[b]);
@@ -190,17 +205,15 @@ struct StepKernel {
   }
 
   static EXTRAP_HD NoiseLanes<float> draw(const LaunchTable& table, const TensorEntry& t, int64_t position) {
-    const uint64_t counter = static_cast<uint64_t>(position) >> 2;
-    const auto words = philox4x32<uint32_t>({{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32),
-                                              t.index, static_cast<uint32_t>(t.step)}},
-                                            table.config.key);
-    return table.config.noise == Noise::uniform ? uniform_noise<float>(words) : gaussian_noise<float>(words);
+    const auto words =
+        philox4x32<uint32_t>(noise_counter(static_cast<uint64_t>(position), t.index, t.step), table.config.key);
+    return noise_of<float>(table.config.noise, words);
   }
 
   // noise_std * s of element `at` of the chunk.
   static EXTRAP_HD A amplitude(const Shared& s, int at, A l) {
     if (s.row_rms) return static_cast<A>(s.row_rms[s.chunk.row(at)]) * s.amplitude;
-    return s.step().gradient_noise ? (l < 0 ? -l : l) * s.amplitude : s.amplitude;
+    return s.constants().gradient_noise ? (l < 0 ? -l : l) * s.amplitude : s.amplitude;
   }
 
   // Noise of the part from `at` on in the chunk.
@@ -212,7 +225,7 @@ struct StepKernel {
       for (int k = 0; k < kPart; ++k) noise[k] = kPart == 2 && at % 4 != 0 ? lanes.lane[k + 2] : lanes.lane[k];
       return;
     }
-    // In the whole tensor a part may begin anywhere, and a run may end in it.
+    // In the whole tensor a part may begin anywhere, and an extent may end in it.
     EXTRAP_NO_UNROLL
     for (int e = 0; e < kPart; ++e) {
       const int64_t at_whole = position(s.tensor, element + e);
@@ -235,7 +248,7 @@ struct StepKernel {
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
     for (int i = thread; i < chunk.count; i += kThreads)
-      store<Reuse::soon>(chunk.y + i, Storage<P>::pack(cuda::load(chunk.base + i)));
+      store_one(chunk.y + i, load_one(chunk.base + i));
   }
 
   static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, int thread) {
@@ -255,7 +268,7 @@ struct StepKernel {
   static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, int first, Group& group) {
     Part part;
     load_part(s, first, group, part);
-    if (!kNarrowGradient) load_gradients(s, first, group);
+    if (!kWholeGradient) load_gradients(s, first, group);
     A y[kPart], l[kPart];
     EXTRAP_UNROLL
     for (int k = 0; k < kPart; ++k) {
@@ -278,8 +291,9 @@ struct StepKernel {
   }
 
   static EXTRAP_HD void store_part(const Shared& s, const Group& group, const Part& part) {
-    part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
-    if (!s.correct) return;
+    if (!kBaseMayBeY || !s.base_is_y)
+      part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
+    if (!s.updates) return;
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b)
       part.buffers[b].template store<Reuse::none>(s.chunk.buffers[b] + part.at, group.vector, part.count);
@@ -291,7 +305,7 @@ struct StepKernel {
   // Every block has read the step counts by now.
   template <class Block>
   static EXTRAP_HD void finish(const LaunchTable& table, Shared&, const Block& block) {
-    if (!table.config.correct || table.skipped()) return;
+    if (table.config.phase != Phase::update || table.skipped()) return;
     block.on_each_thread([&](int thread) {
       for (int i = thread; i < table.tensors; i += kThreads) *table.pointer<float>(kStep, i) += 1;
     });

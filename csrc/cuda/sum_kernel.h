@@ -3,11 +3,13 @@
 #pragma once
 
 #include <new>
+#include <type_traits>
 
+#include "core/layout.h"
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
-#include "cuda/storage.h"
+#include "cuda/tile.h"
 
 namespace extrap::cuda {
 
@@ -27,15 +29,15 @@ struct RowWalk {
 template <class T, Column kColumn>
 struct BufferSource {
   static constexpr int kValues = 1;
-  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / sizeof(T));
+  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / sizeof(T));
   const T* buffer;
 
   EXTRAP_HD BufferSource(const LaunchTable& table, int i) : buffer(table.pointer<const T>(kColumn, i)) {}
 
-  EXTRAP_HD bool aligned() const { return reinterpret_cast<uintptr_t>(buffer) % sizeof(Packet) == 0; }
+  EXTRAP_HD bool aligned() const { return reinterpret_cast<uintptr_t>(buffer) % sizeof(Vec16) == 0; }
 
   EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
-    Packed<T, kGroup> values;
+    Tile<T, kGroup> values;
     values.load(buffer + at, vector, count);
     EXTRAP_UNROLL
     for (int k = 0; k < kGroup; ++k) sums[0] += static_cast<double>(values[k]) * static_cast<double>(values[k]);
@@ -43,16 +45,20 @@ struct BufferSource {
 };
 
 // The squares of x and of what the rule scales: the gradient or the update.
-template <template <class> class RuleOf, class P, class G>
+template <template <class> class RuleOf, class Types>
 struct NormSource {
-  using A = typename Storage<P>::Value;
+  using A = typename Types::A;
+  using G = typename Types::Gradient;
+  using Base = typename Types::Base;
+  using Buffer = typename Types::Signed;
+  static_assert(std::is_same_v<Buffer, typename Types::Unsigned>, "buffers of several formats are yet to be told apart");
   using Rule = RuleOf<A>;
-  static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::kBuffers : 0;
+  static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::Buffers::kCount : 0;
   static constexpr int kValues = 2;
-  static constexpr int kGroup = static_cast<int>(sizeof(Packet) / sizeof(G));
-  const A* x;
+  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / sizeof(G));
+  const Base* x;
   const G* gradient;
-  const A* buffers[kBuffers > 0 ? kBuffers : 1];
+  const Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
   StepConstants<A> constants;
   Rule rule;
 
@@ -64,23 +70,24 @@ struct NormSource {
   }
 
   EXTRAP_HD NormSource(const LaunchTable& table, int i)
-      : x(table.pointer<const A>(kBase, i)),
+      : x(table.pointer<const Base>(kBase, i)),
         gradient(table.pointer<const G>(kGradient, i)),
         constants(table.resolved_config(), Rule::kOwnDecay),
         rule(table.config, entry(table, i)) {
     EXTRAP_UNROLL
-    for (int k = 0; k < kBuffers; ++k) buffers[k] = table.pointer<const A>(static_cast<Column>(kBuffer0 + k), i);
+    for (int k = 0; k < kBuffers; ++k) buffers[k] = table.pointer<const Buffer>(static_cast<Column>(kBuffer0 + k), i);
   }
 
   EXTRAP_HD bool aligned() const {
     uintptr_t bits = reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(gradient);
     for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(buffers[k]);
-    return bits % sizeof(Packet) == 0;
+    return bits % sizeof(Vec16) == 0;
   }
 
   EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
-    Packed<A, kGroup> xs, moments[kBuffers > 0 ? kBuffers : 1];
-    Packed<G, kGroup> gs;
+    Tile<Base, kGroup> xs;
+    Tile<Buffer, kGroup> moments[kBuffers > 0 ? kBuffers : 1];
+    Tile<G, kGroup> gs;
     xs.load(x + at, vector, count);
     gs.load(gradient + at, vector, count);
     EXTRAP_UNROLL

@@ -1,6 +1,7 @@
 // Every template of csrc/core as device code; compiled by tests/test_device_code.py, never run.
-#include "core/dtype.h"
+#include "core/formats.h"
 #include "core/noise.h"
+#include "core/rounding.h"
 #include "core/rules.h"
 #include "core/step.h"
 
@@ -14,20 +15,28 @@ __global__ void one_step(const StepConfig config, const TensorEntry t, A* values
   A x = values[2];
   const A g = prepared_gradient(c, values[3], x);
   values[4] = corrected_step(rule, c, g, g, x, buffers);
-  values[5] = adopted_base(x, g, values[6]) - rule.extragradient_direction(g, g, buffers) * c.extrap_lr;
+  values[5] = extragradient_step(rule, c, g, g, adopted_base(x, g, values[6]), buffers);
 }
 
-#define EXTRAP_INSTANTIATE(Rule, name)                                                     \
-  template __global__ void one_step<Rule, float>(const StepConfig, const TensorEntry, float*); \
-  template __global__ void one_step<Rule, double>(const StepConfig, const TensorEntry, double*);
+// Names the kernels of every rule and arithmetic type, and so instantiates them.
+template <template <class> class... Rules>
+constexpr int instantiate(RuleVariants<Rules...>) {
+  void (*const in_float[])(StepConfig, TensorEntry, float*) = {one_step<Rules, float>...};
+  void (*const in_double[])(StepConfig, TensorEntry, double*) = {one_step<Rules, double>...};
+  return sizeof in_float + sizeof in_double;
+}
+#define EXTRAP_INSTANTIATE(rule) static_assert(instantiate(rules::rule()) > 0);
 EXTRAP_FOR_EACH_RULE(EXTRAP_INSTANTIATE)
 
-__global__ void four_normals(uint32_t counter, uint64_t key, float* out, Float16* narrow) {
+__global__ void four_normals(uint32_t counter, uint64_t key, float* out, Float16* low_precision, BFloat16* moments) {
   const auto words = philox4x32<uint32_t>({{counter, 0u, 1u, 2u}}, key);
-  const auto gaussian = gaussian_noise<float>(words);
-  const auto uniform = uniform_noise<float>(words);
+  const auto gaussian = noise_of<float>(Noise::gaussian, words);
+  const auto uniform = noise_of<float>(Noise::uniform, words);
+  const RoundingKey rounding = RoundingKey::of(key, 1, 2);
   for (int k = 0; k < 4; ++k) {
     out[k] = gaussian.lane[k] + uniform.lane[k];
-    narrow[k] = to_float16(to_float(narrow[k]) + out[k]);
+    low_precision[k].bits = Format<Float16>::encode(Format<Float16>::decode<float>(low_precision[k].bits) + out[k]);
+    const float moment = Format<BFloat16>::decode<float>(moments[k].bits);
+    moments[k].bits = Format<BFloat16>::encode(moment, rounding.bits(counter, 0u));
   }
 }

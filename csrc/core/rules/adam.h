@@ -6,9 +6,11 @@
 
 #include "core/config.h"
 #include "core/ops.h"
+#include "core/rule.h"
 #include "core/table.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 // base to the power of a whole number, by squaring: on a device, pow() costs a call and a stack.
 EXTRAP_HD double power(double base, double exponent) {
@@ -23,7 +25,7 @@ EXTRAP_HD double power(double base, double exponent) {
 // A: float or double. V: A, or a vector of A.
 template <class A>
 struct Adam {
-  static constexpr int kBuffers = 2;
+  using Buffers = BufferSigns<kSigned, kUnsigned>;
   static constexpr Norm kNorm = Norm::none;
   static constexpr bool kOwnDecay = false;
   A first_weight, beta2, second_weight, first_correction, second_correction, eps;
@@ -63,4 +65,9 @@ struct Adam {
   }
 };
 
+namespace rules {
+using adam = RuleVariants<Adam>;
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -5,6 +5,7 @@
 #include "core/rules/adam.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 template <class A>
 struct Lamb : Adam<A> {
@@ -27,4 +28,9 @@ struct Lamb : Adam<A> {
   }
 };
 
+namespace rules {
+using lamb = RuleVariants<Lamb>;
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

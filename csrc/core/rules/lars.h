@@ -4,6 +4,7 @@
 #include "core/rules/sgd.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 template <template <class> class Base, class A>
 struct ScaledSgd : Base<A> {
@@ -15,7 +16,7 @@ struct ScaledSgd : Base<A> {
   // norm_g: before the decay joined the gradient.
   static EXTRAP_HD double trust_ratio(const StepConfig& c, double norm_x, double norm_g) {
     if (!(norm_x > 0 && norm_g > 0)) return 1.0;
-    const double decay = c.decoupled_weight_decay ? 0.0 : c.weight_decay;
+    const double decay = c.decoupled_weight_decay != 0 ? 0.0 : c.weight_decay;
     return c.trust_coefficient * norm_x / (norm_g + decay * norm_x + c.eps);
   }
 
@@ -36,4 +37,9 @@ using Lars = ScaledSgd<Sgd, A>;
 template <class A>
 using LarsMomentum = ScaledSgd<SgdMomentum, A>;
 
+namespace rules {
+using lars = RuleVariants<Lars, LarsMomentum>;
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

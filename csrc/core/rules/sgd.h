@@ -2,15 +2,16 @@
 #pragma once
 
 #include "core/config.h"
-#include "core/macros.h"
+#include "core/rule.h"
 #include "core/table.h"
 
 namespace extrap {
+inline namespace EXTRAP_ISA {
 
 // A: float or double. V: A, or a vector of A.
 template <class A>
 struct Sgd {
-  static constexpr int kBuffers = 0;
+  using Buffers = BufferSigns<>;
   static constexpr Norm kNorm = Norm::none;
   static constexpr bool kOwnDecay = false;
 
@@ -30,7 +31,7 @@ struct Sgd {
 
 template <class A>
 struct SgdMomentum : Sgd<A> {
-  static constexpr int kBuffers = 1;
+  using Buffers = BufferSigns<kSigned>;
   A momentum, grad_weight;
   bool nesterov;
 
@@ -39,7 +40,7 @@ struct SgdMomentum : Sgd<A> {
       : Sgd<A>(c, t),
         momentum(static_cast<A>(c.momentum)),
         grad_weight(static_cast<A>(t.step == 1 ? 1.0 : 1.0 - c.dampening)),
-        nesterov(c.nesterov) {}
+        nesterov(c.nesterov != 0) {}
 
   template <class V>
   EXTRAP_HD void direction(V g, V l, V, V* buffers, V& u, V& z) const {
@@ -50,4 +51,9 @@ struct SgdMomentum : Sgd<A> {
   }
 };
 
+namespace rules {
+using sgd = RuleVariants<Sgd, SgdMomentum>;
+}
+
+}  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -1,10 +1,10 @@
 // Runs the kernels on the host, block by block and thread by thread in shuffled order: the same functions that the
 // device runs, so that they can be tested where there is none.
+#include "testing/emulation.h"
+
 #include <algorithm>
 #include <numeric>
 #include <random>
-
-#include "cuda/catalog.h"
 
 namespace extrap::cuda {
 
@@ -67,34 +67,12 @@ struct EmulatedRunner {
 
 }  // namespace
 
-RuleLaunches emulated_rule(const char* name, int buffers, DType param, bool gradient_like_param) {
-  switch (param) {
-    case DType::float32:
-      return find_rule<EmulatedRunner, float, float>(name, buffers);
-    case DType::float64:
-      return find_rule<EmulatedRunner, double, double>(name, buffers);
-    case DType::bfloat16:
-      return gradient_like_param ? find_rule<EmulatedRunner, BFloat16, BFloat16>(name, buffers)
-                                 : find_rule<EmulatedRunner, BFloat16, float>(name, buffers);
-    case DType::float16:
-      return gradient_like_param ? find_rule<EmulatedRunner, Float16, Float16>(name, buffers)
-                                 : find_rule<EmulatedRunner, Float16, float>(name, buffers);
-  }
-  return {};
+RuleLaunches emulated_rule(const char* name, int buffers, const TensorFormats& formats) {
+  return visit_full_state<RuleLaunches>(formats, [&](auto types) {
+    return find_rule<EmulatedRunner, typename decltype(types)::Type>(name, buffers);
+  });
 }
 
-SumLaunches emulated_sums(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return find_sums<EmulatedRunner, float>();
-    case DType::float64:
-      return find_sums<EmulatedRunner, double>();
-    case DType::bfloat16:
-      return find_sums<EmulatedRunner, BFloat16>();
-    case DType::float16:
-      return find_sums<EmulatedRunner, Float16>();
-  }
-  return {};
-}
+SumLaunches emulated_sums(DType dtype) { return find_sums<EmulatedRunner>(dtype); }
 
 }  // namespace extrap::cuda

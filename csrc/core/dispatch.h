@@ -1,0 +1,95 @@
+// From what is known at run time, a rule's name and dtypes, to the types that kernels are compiled for.
+#pragma once
+
+#include <cstring>
+
+#include "core/layout.h"
+#include "core/rule.h"
+#include "core/rules.h"
+
+namespace extrap {
+inline namespace EXTRAP_ISA {
+
+// Stands for a rule or a type in calls of a visitor.
+template <template <class> class Rule>
+struct RuleTag {
+  template <class A>
+  using Of = Rule<A>;
+  using Facts = Rule<float>;  // what does not depend on A: its buffers and norm
+};
+
+template <class T>
+struct TypeTag {
+  using Type = T;
+};
+
+template <template <class> class... Rules, class Visit>
+EXTRAP_HD void for_each_variant(RuleVariants<Rules...>, const Visit& visit) {
+  (visit(RuleTag<Rules>()), ...);
+}
+
+// visit(name, RuleTag) for each variant of each rule.
+template <class Visit>
+EXTRAP_HD void for_each_rule(const Visit& visit) {
+#define EXTRAP_VISIT_RULE(rule) for_each_variant(rules::rule(), [&](auto tag) { visit(#rule, tag); });
+  EXTRAP_FOR_EACH_RULE(EXTRAP_VISIT_RULE)
+#undef EXTRAP_VISIT_RULE
+}
+
+// visit(RuleTag) of the variant that has so many buffers; a Result() where there is none.
+template <class Result, class Visit>
+EXTRAP_HD Result visit_rule(const char* name, int buffers, const Visit& visit) {
+  Result result{};
+  for_each_rule([&](const char* other, auto tag) {
+    if (strcmp(name, other) == 0 && buffers == decltype(tag)::Facts::Buffers::kCount) result = visit(tag);
+  });
+  return result;
+}
+
+// visit(TypeTag<P>, TypeTag<G>) for each pair of formats of parameters and gradients.
+template <class Visit>
+EXTRAP_HD void for_each_pair(const Visit& visit) {
+#define EXTRAP_VISIT_PAIR(P, G) visit(TypeTag<P>(), TypeTag<G>());
+  EXTRAP_FOR_EACH_PAIR(EXTRAP_VISIT_PAIR)
+#undef EXTRAP_VISIT_PAIR
+}
+
+// visit(TypeTag<TensorTypes>) of the types with these formats whose state is in the arithmetic type.
+template <class Result, class Visit>
+EXTRAP_HD Result visit_full_state(const TensorFormats& formats, const Visit& visit) {
+  Result result{};
+  for_each_pair([&](auto p, auto g) {
+    using P = typename decltype(p)::Type;
+    using Types = TensorTypes<P, typename decltype(g)::Type, FullState<typename Format<P>::Value>>;
+    if (Types::kFormats == formats) result = visit(TypeTag<Types>());
+  });
+  return result;
+}
+
+// The same for bfloat16 moments, which float64 has not.
+template <class Result, class Visit>
+EXTRAP_HD Result visit_bfloat16_moments(const TensorFormats& formats, const Visit& visit) {
+  Result result{};
+  for_each_pair([&](auto p, auto g) {
+    using P = typename decltype(p)::Type;
+    if constexpr (sizeof(typename Format<P>::Value) == sizeof(float)) {
+      using Types = TensorTypes<P, typename decltype(g)::Type, BFloat16Moments>;
+      if (Types::kFormats == formats) result = visit(TypeTag<Types>());
+    }
+  });
+  return result;
+}
+
+// visit(TypeTag<T>) of the format of a dtype.
+template <class Result, class Visit>
+EXTRAP_HD Result visit_format(DType dtype, const Visit& visit) {
+  Result result{};
+#define EXTRAP_VISIT_FORMAT(T) \
+  if (Format<T>::kDType == dtype) result = visit(TypeTag<T>());
+  EXTRAP_FOR_EACH_FORMAT(EXTRAP_VISIT_FORMAT)
+#undef EXTRAP_VISIT_FORMAT
+  return result;
+}
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

@@ -1,0 +1,36 @@
+// In which formats the state of a tensor is stored. The arithmetic does not know them.
+#pragma once
+
+#include "core/formats.h"
+
+namespace extrap {
+inline namespace EXTRAP_ISA {
+
+template <class BaseFormat, class SignedFormat, class UnsignedFormat>
+struct StateLayout {
+  using Base = BaseFormat;
+  using Signed = SignedFormat;      // of buffers that take any sign: rounded to nearest
+  using Unsigned = UnsignedFormat;  // of buffers that are never negative: rounded stochastically
+};
+
+// All that a kernel is compiled for but its rule. P, G: of parameters and gradients.
+template <class P, class G, class State>
+struct TensorTypes {
+  using Param = P;
+  using Gradient = G;
+  using Base = typename State::Base;
+  using Signed = typename State::Signed;
+  using Unsigned = typename State::Unsigned;
+  using A = typename Format<P>::Value;  // the arithmetic type
+  static constexpr TensorFormats kFormats = {Format<P>::kDType, Format<G>::kDType, Format<Base>::kDType,
+                                             Format<Signed>::kDType, Format<Unsigned>::kDType};
+};
+
+// The state in the arithmetic type.
+template <class A>
+using FullState = StateLayout<A, A, A>;
+
+using BFloat16Moments = StateLayout<float, BFloat16, BFloat16>;
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

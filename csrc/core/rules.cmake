@@ -1,0 +1,22 @@
+# Writes the list of rules, core/rules.h: every header of core/rules/ is one. Included by CMakeLists.txt; or run by
+# `cmake -DEXTRAP_RULES_HEADER=<path> -P csrc/core/rules.cmake`.
+if(NOT CMAKE_SCRIPT_MODE_FILE)
+  set(watch_rules CONFIGURE_DEPENDS)
+endif()
+file(GLOB rule_headers ${watch_rules} ${CMAKE_CURRENT_LIST_DIR}/rules/*.h)
+set(rule_includes "")
+set(rule_list "")
+foreach(header ${rule_headers})
+  get_filename_component(rule ${header} NAME_WE)
+  string(APPEND rule_includes "#include \"core/rules/${rule}.h\"\n")
+  string(APPEND rule_list " X(${rule})")
+endforeach()
+set(rule_text "#pragma once\n\n${rule_includes}\n#define EXTRAP_FOR_EACH_RULE(X)${rule_list}\n")
+set(rule_text_before "")
+if(EXISTS ${EXTRAP_RULES_HEADER})
+  file(READ ${EXTRAP_RULES_HEADER} rule_text_before)
+endif()
+# Only if it changed: every kernel includes it.
+if(NOT rule_text STREQUAL rule_text_before)
+  file(WRITE ${EXTRAP_RULES_HEADER} "${rule_text}")
+endif()

@@ -1,0 +1,115 @@
+// The step of some chunks of a tensor.
+#pragma once
+
+#include "core/step.h"
+#include "cpu/noise.h"
+#include "cpu/tile.h"
+
+namespace extrap {
+inline namespace EXTRAP_ISA {
+
+// What all elements of a tensor have in common.
+template <class Rule, class Types>
+struct TensorStep {
+  const StepConfig& config;
+  const StepConstants<typename Types::A>& constants;
+  const Rule& rule;
+  const TensorEntry& tensor;
+  RoundingKey rounding;
+};
+
+template <class Rule, class Types, bool kNoise>
+EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const Block<Rule, Types>& b,
+                          bool streaming) {
+  using A = typename Types::A;
+  using P = typename Types::Param;
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  constexpr bool kRounds = Block<Rule, Types>::kRoundsUnsigned;
+  const StepConstants<A>& c = s.constants;
+  alignas(64) float noise[kNoise ? kBlock : 1];
+  alignas(64) A amplitude[kNoise ? kBlock : 1];
+  alignas(64) uint32_t random[kRounds ? kBlock : 1];
+  if constexpr (kNoise) {
+    fill_noise(s.config, s.tensor, begin, noise);
+    if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
+  }
+  if constexpr (kRounds)
+    if (!c.extrapolates) fill_rounding(s.rounding, s.tensor, begin, random);
+  EXTRAP_UNROLL
+  for (int i = 0; i < kBlock; i += kLanes) {
+    V x = load<V>(b.base + i);
+    if (c.extrapolates) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), load<V>(b.y + i));
+    V buffers[b.kBuffers > 0 ? b.kBuffers : 1];
+    for (int k = 0; k < b.kBuffers; ++k) buffers[k] = b.template load_buffer<V>(k, i);
+    const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
+    const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
+    V y;
+    if (c.extrapolates) {
+      y = extragradient_step(s.rule, c, g, l, x, buffers);
+    } else {
+      y = corrected_step(s.rule, c, g, l, x, buffers);
+      for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], random);
+    }
+    if (!b.base_is_y()) store(b.base + i, x);
+    if constexpr (kNoise) {
+      V n, scale = V{} + c.noise_std;
+      load_noise(noise + i, n);
+      if (c.gradient_noise) scale = (l < A(0) ? -l : l) * c.noise_std;
+      if (s.tensor.rms) scale = load<V>(amplitude + i);
+      y = y + n * scale;
+    }
+    store(b.y + i, y, streaming);
+  }
+}
+
+// Fewer elements than a block.
+template <class Rule, class Types, bool kNoise>
+__attribute__((noinline)) void step_part(const TensorStep<Rule, Types>& s, int64_t begin, int64_t end) {
+  PaddedBlock<Rule, Types> part({s.tensor, begin}, static_cast<size_t>(end - begin), s.constants.extrapolates);
+  step_block<Rule, Types, kNoise>(s, begin, part.block, false);
+  part.store();
+}
+
+// `shift`: how far the chunks of this tensor are moved, but for the beginning of the first and the end of the last one.
+template <class Rule, class Types, bool kNoise>
+EXTRAP_HD void step_chunk(const TensorStep<Rule, Types>& s, const Chunk& chunk, int64_t shift, bool streaming) {
+  constexpr int64_t kPrefetchElements = kPrefetchAhead / sizeof(typename Types::A);
+  const int64_t numel = s.tensor.numel, shifted_end = chunk.begin + chunk.count + shift;
+  const int64_t end = shifted_end < numel ? shifted_end : numel;
+  int64_t i = chunk.begin + shift;
+  if (chunk.begin == 0 && shift > 0) step_part<Rule, Types, kNoise>(s, 0, shift < end ? shift : end);
+  for (; i + kBlock <= end; i += kBlock) {
+    const Block<Rule, Types> block(s.tensor, i);
+    // Not past the end: small tensors would fetch what nobody needs.
+    if (i + kPrefetchElements < numel) prefetch(block);
+    step_block<Rule, Types, kNoise>(s, i, block, streaming);
+  }
+  if (streaming) finish_streaming();
+  if (i < end) step_part<Rule, Types, kNoise>(s, i, end);
+}
+
+template <class Rule, class Types>
+void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chunks, int64_t count, bool streaming) {
+  const StepConstants<typename Types::A> c(config, Rule::kOwnDecay);
+  const TensorEntry* last = tensors + chunks[0].tensor;
+  Rule rule(config, *last);
+  for (const Chunk* chunk = chunks; chunk < chunks + count; ++chunk) {
+    const TensorEntry& t = tensors[chunk->tensor];
+    if (!t.gradient) continue;
+    // All that a rule takes from a tensor: its powers of beta cost as much as stepping a small one.
+    if (t.step != last->step || t.trust != last->trust) rule = Rule(config, t);
+    last = &t;
+    TensorStep<Rule, Types> s{config, c, rule, t, {}};
+    if constexpr (Block<Rule, Types>::kRoundsUnsigned) s.rounding = RoundingKey::of(config.seed, t.index, t.step);
+    const int64_t unaligned = streaming ? until_aligned<Types>(t) : -1;
+    // Noise comes in blocks that begin where the tensor does: there, an unaligned y takes its way through the caches.
+    if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms))
+      step_chunk<Rule, Types, true>(s, *chunk, 0, unaligned == 0);
+    else
+      step_chunk<Rule, Types, false>(s, *chunk, unaligned > 0 ? unaligned : 0, unaligned >= 0);
+  }
+}
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

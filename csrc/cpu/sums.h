@@ -1,0 +1,116 @@
+// Sums of squares in double precision: of what a rule needs the norms of, and of any numbers.
+#pragma once
+
+#include "core/step.h"
+#include "cpu/kernels.h"
+#include "cpu/tile.h"
+
+namespace extrap {
+inline namespace EXTRAP_ISA {
+
+// Squares are summed in 16 lanes by position, whatever the width of the vectors.
+struct SquareSum {
+  static constexpr int kLanes = 16;
+  static_assert(kBlock % kLanes == 0);
+  double lanes[kLanes] = {};
+
+  template <class A>
+  EXTRAP_HD void add(const A* x) {
+    for (int k = 0; k < kLanes; ++k) lanes[k] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+  }
+
+  template <class A>
+  EXTRAP_HD void add_block(const A* x) {
+    for (int k = 0; k < kBlock; k += kLanes) add(x + k);
+  }
+
+  EXTRAP_HD double total() const {
+    double sum = 0;
+    for (double lane : lanes) sum += lane;
+    return sum;
+  }
+};
+
+// x and what the norm is taken of besides, for the elements of a block.
+template <class Rule, class Types>
+EXTRAP_HD void norm_block(const StepConstants<typename Types::A>& c, const Rule& rule, const Block<Rule, Types>& b,
+                          typename Types::A* base, typename Types::A* scaled) {
+  using A = typename Types::A;
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  for (int i = 0; i < kBlock; i += kLanes) {
+    const V x = load<V>(b.base + i);
+    V u = unscaled_gradient(c, load<V>(b.gradient + i));
+    if constexpr (Rule::kNorm == Norm::update) {
+      V buffers[b.kBuffers], z;
+      for (int k = 0; k < b.kBuffers; ++k) buffers[k] = b.template load_buffer<V>(k, i);
+      const V g = u;
+      rule.direction(g, g, x, buffers, u, z);
+    }
+    store(base + i, x);
+    store(scaled + i, u);
+  }
+}
+
+template <class Rule, class Types>
+EXTRAP_HD void prefetch_to_sum(const Block<Rule, Types>& b) {
+  prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
+  if constexpr (Rule::kNorm == Norm::update)
+    for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
+  prefetch<Prefetch::to_sum>(b.gradient, kBlock * sizeof *b.gradient);
+}
+
+template <class Rule, class Types>
+NormSums norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
+  using A = typename Types::A;
+  if (!t.gradient) return {};
+  const StepConstants<A> c(config, Rule::kOwnDecay);
+  const Rule rule(config, t);
+  SquareSum of_x, of_scaled;
+  alignas(64) A x[kBlock], scaled[kBlock];
+  const auto add = [&](const Block<Rule, Types>& b, int64_t in_tensor) {
+    norm_block<Rule, Types>(c, rule, b, x, scaled);
+    for (int64_t k = in_tensor; k < kBlock; ++k) scaled[k] = 0;
+    of_x.add_block(x);
+    of_scaled.add_block(scaled);
+  };
+  int64_t i = begin;
+  for (; i + kBlock <= begin + count; i += kBlock) {
+    const Block<Rule, Types> block(t, i);
+    prefetch_to_sum(block);
+    add(block, kBlock);
+  }
+  if (i < begin + count) {
+    const int64_t left = begin + count - i;
+    add(PaddedBlock<Rule, Types>({t, i}, static_cast<size_t>(left), false).block, left);
+  }
+  return {of_x.total(), of_scaled.total()};
+}
+
+// T: the format of the numbers.
+template <class T>
+double square_sum(const void* values, int64_t count) {
+  using A = typename Format<T>::Value;
+  using V = typename VectorOf<A>::type;
+  const T* x = static_cast<const T*>(values);
+  SquareSum sum;
+  alignas(64) A block[kBlock];
+  const auto add = [&](const T* from) {
+    for (int k = 0; k < kBlock; k += kVectorBytes / static_cast<int>(sizeof(A))) store(block + k, load<V>(from + k));
+    sum.add_block(block);
+  };
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    prefetch<Prefetch::to_sum>(x + i, kBlock * sizeof(T));
+    add(x + i);
+  }
+  if (i < count) {
+    T padded[kBlock] = {};
+    memcpy(padded, x + i, static_cast<size_t>(count - i) * sizeof(T));
+    add(padded);
+  }
+  return sum.total();
+}
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

@@ -1,0 +1,164 @@
+// How the kernels move the buffers of a tensor, a block at a time: in vectors, in whatever formats the buffers have.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "core/layout.h"
+#include "core/table.h"
+#include "cpu/simd.h"
+
+namespace extrap {
+inline namespace EXTRAP_ISA {
+
+// Four vectors of floats: what one vector of Philox counters gives noise for.
+constexpr int kBlock = 4 * kFloats;
+
+// As many numbers as V has lanes, whatever their format.
+template <class V, class T>
+EXTRAP_HD V load(const T* from) {
+  return Format<T>::template decode<V>(load_bytes<typename Format<T>::template Stored<V>>(from));
+}
+
+template <class V, class T>
+EXTRAP_HD void store(T* to, V v) {
+  const auto stored = Format<T>::encode(v);
+  memcpy(to, &stored, sizeof stored);
+}
+
+// Past the caches if `streaming`.
+template <class V, class T>
+EXTRAP_HD void store(T* to, V v, bool streaming) {
+  const auto stored = Format<T>::encode(v);
+  if (streaming)
+    store_streaming(to, stored);
+  else
+    memcpy(to, &stored, sizeof stored);
+}
+
+// Where a block of a tensor's buffers lies, from an element on.
+template <class Rule, class Types>
+struct Block {
+  using Signs = typename Rule::Buffers;
+  using Signed = typename Types::Signed;
+  using Unsigned = typename Types::Unsigned;
+  static constexpr int kBuffers = Signs::kCount;
+  static constexpr bool kRoundsUnsigned = Signs::kAnyUnsigned && sizeof(Unsigned) < sizeof(typename Types::A);
+
+  typename Types::Param* y;
+  typename Types::Base* base;
+  void* buffers[kBuffers > 0 ? kBuffers : 1];
+  const typename Types::Gradient* gradient;
+  const typename Types::Gradient* local;  // null where there is none
+
+  EXTRAP_HD Block(const TensorEntry& t, int64_t at)
+      : y(static_cast<typename Types::Param*>(t.y) + at),
+        base(static_cast<typename Types::Base*>(t.base) + at),
+        gradient(static_cast<const typename Types::Gradient*>(t.gradient) + at),
+        local(t.local ? static_cast<const typename Types::Gradient*>(t.local) + at : nullptr) {
+    for (int k = 0; k < kBuffers; ++k)
+      buffers[k] = static_cast<char*>(t.buffers[k]) + static_cast<size_t>(at) * buffer_size(k);
+  }
+
+  // Of one number.
+  static constexpr EXTRAP_HD size_t buffer_size(int k) {
+    return Signs::is_signed(k) ? sizeof(Signed) : sizeof(Unsigned);
+  }
+
+  template <class V>
+  EXTRAP_HD V load_buffer(int k, int i) const {
+    return Signs::is_signed(k) ? load<V>(static_cast<const Signed*>(buffers[k]) + i)
+                               : load<V>(static_cast<const Unsigned*>(buffers[k]) + i);
+  }
+
+  // random: 32 bits for each element of the block, where unsigned buffers are rounded by them.
+  template <class V>
+  EXTRAP_HD void store_buffer(int k, int i, V v, const uint32_t* random) const {
+    if (Signs::is_signed(k)) {
+      store(static_cast<Signed*>(buffers[k]) + i, v);
+    } else if constexpr (kRoundsUnsigned) {
+      const auto stored = Format<Unsigned>::encode(v, load_bytes<typename Ops<V>::Word>(random + i));
+      memcpy(static_cast<Unsigned*>(buffers[k]) + i, &stored, sizeof stored);
+    } else {
+      store(static_cast<Unsigned*>(buffers[k]) + i, v);
+    }
+  }
+
+  // Whether the parameter holds x itself, which is then stored as y.
+  EXTRAP_HD bool base_is_y() const {
+    if constexpr (std::is_same_v<typename Types::Param, typename Types::Base>)
+      return y == base;
+    else
+      return false;
+  }
+};
+
+// The last elements of a tensor, fewer than a block: a padded copy, so that no byte outside is touched.
+template <class Rule, class Types>
+struct PaddedBlock {
+  using Original = Block<Rule, Types>;
+  static constexpr int kBuffers = Original::kBuffers;
+  typename Types::Param y[kBlock] = {};
+  typename Types::Base base[kBlock] = {};
+  alignas(8) char buffers[kBuffers > 0 ? kBuffers : 1][kBlock * sizeof(typename Types::A)] = {};
+  typename Types::Gradient gradient[kBlock] = {}, local[kBlock] = {};
+  Original original, block;
+  size_t count;
+
+  PaddedBlock(const Original& b, size_t n, bool with_y) : original(b), block(b), count(n) {
+    if (with_y) memcpy(y, b.y, count * sizeof *y);
+    memcpy(base, b.base, count * sizeof *base);
+    memcpy(gradient, b.gradient, count * sizeof *gradient);
+    if (b.local) memcpy(local, b.local, count * sizeof *local);
+    block.y = y;
+    block.base = base;
+    block.gradient = gradient;
+    block.local = b.local ? local : nullptr;
+    for (int k = 0; k < kBuffers; ++k) {
+      memcpy(buffers[k], b.buffers[k], count * Original::buffer_size(k));
+      block.buffers[k] = buffers[k];
+    }
+  }
+
+  void store() const {
+    memcpy(original.y, y, count * sizeof *y);
+    if (!original.base_is_y()) memcpy(original.base, base, count * sizeof *base);
+    for (int k = 0; k < kBuffers; ++k) memcpy(original.buffers[k], buffers[k], count * Original::buffer_size(k));
+  }
+};
+
+// Distances of the software prefetch, in bytes. The hardware's own stops at page ends: it left 10% of the bandwidth of
+// a step, and a third of that of a pass that only reads, for which the second-level cache is near enough.
+constexpr uintptr_t kPrefetchAhead = 2048, kPrefetchAheadOfSums = 4096;
+
+enum class Prefetch { to_write, to_read, to_sum };
+
+template <Prefetch kPurpose>
+EXTRAP_HD void prefetch(const void* from, size_t bytes) {
+  // As integers: the last lines may lie past the end of the tensor.
+  const uintptr_t first =
+      reinterpret_cast<uintptr_t>(from) + (kPurpose == Prefetch::to_sum ? kPrefetchAheadOfSums : kPrefetchAhead);
+  for (uintptr_t line = first; line < first + bytes; line += 64)
+    __builtin_prefetch(reinterpret_cast<const void*>(line), kPurpose == Prefetch::to_write,
+                       kPurpose == Prefetch::to_sum ? 2 : 3);
+}
+
+template <class Rule, class Types>
+EXTRAP_HD void prefetch(const Block<Rule, Types>& b) {
+  prefetch<Prefetch::to_write>(b.base, kBlock * sizeof *b.base);
+  for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_write>(b.buffers[k], kBlock * b.buffer_size(k));
+  prefetch<Prefetch::to_read>(b.gradient, kBlock * sizeof *b.gradient);
+  if (b.local) prefetch<Prefetch::to_read>(b.local, kBlock * sizeof *b.local);
+}
+
+// Elements of y before the first that is aligned to the vectors that bypass the caches; -1 where none is.
+template <class Types>
+EXTRAP_HD int64_t until_aligned(const TensorEntry& t) {
+  constexpr uintptr_t kSize = sizeof(typename Types::Param);
+  constexpr uintptr_t kAlignment = kVectorBytes / sizeof(typename Types::A) * kSize;
+  const uintptr_t bytes = -reinterpret_cast<uintptr_t>(t.y) % kAlignment;
+  return bytes % kSize == 0 ? static_cast<int64_t>(bytes / kSize) : -1;
+}
+
+}  // namespace EXTRAP_ISA
+}  // namespace extrap

@@ -1,0 +1,24 @@
+#include "cuda/registry.h"
+
+#include "cuda/device_runner.cuh"
+
+namespace extrap::cuda {
+
+RuleLaunches device_rule(const char* name, int buffers, const TensorFormats& formats) {
+  return visit_full_state<RuleLaunches>(formats, [&](auto types) {
+    using Types = typename decltype(types)::Type;
+    return device_rule_of<typename Types::Param, typename Types::Gradient>(name, buffers);
+  });
+}
+
+SumLaunches device_sums(DType dtype) { return find_sums<DeviceRunner>(dtype); }
+
+const char* device_problem() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess) return count > 0 ? nullptr : "no CUDA device found";
+  cudaGetLastError();  // forgets it
+  return cudaGetErrorString(status);
+}
+
+}  // namespace extrap::cuda

@@ -1,0 +1,17 @@
+// The CUDA kernels' code, carried out on the host.
+#pragma once
+
+#include "cuda/kernels.h"
+
+namespace extrap::cuda {
+
+// As device_rule() and device_sums() of cuda/registry.h.
+RuleLaunches emulated_rule(const char* name, int buffers, const TensorFormats& formats);
+SumLaunches emulated_sums(DType dtype);
+
+// Only so many units, the last ones of each launch, are emulated, or all of them where this is 0.
+extern int emulated_tail;
+// How many launches were emulated.
+extern int emulated_launches;
+
+}  // namespace extrap::cuda
