@@ -1,15 +1,22 @@
 // The Python module extrap_kernels._C.
+#include "testing/bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bucket.h"
 #include "cpu/driver.h"
-#include "device_plan.h"
-#include "plan.h"
-#include "state_snapshot.h"
+#include "cpu/plan.h"
+#include "cuda/plan.h"
+#include "cuda/registry.h"
+#include "facts.h"
+#include "state_guard.h"
 #include "tensor_view.h"
-#include "testing/access_log.h"
-#include "testing/emulation.h"
-#include "version_counters.h"
 
 namespace py = pybind11;
 
@@ -23,78 +30,94 @@ constexpr bool kCudaBuilt = false;
 const char* cuda_problem() { return "this build has no CUDA kernels"; }
 #endif
 
-// What `action` does to memory in emulated kernels: (address, bytes, whether it is a store) of each access.
-std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::function& action) {
-  std::vector<extrap::cuda::Access> log;
-  extrap::cuda::access_log = &log;
-  try {
-    action();
-  } catch (...) {
-    extrap::cuda::access_log = nullptr;
-    throw;
+py::dict choices() {
+  py::dict names_of;
+  for (const auto& [option, names] : extrap::choice_facts()) names_of[py::str(option)] = names;
+  return names_of;
+}
+
+py::list rules() {
+  py::list list;
+  for (const extrap::RuleFacts& rule : extrap::rule_facts()) {
+    const py::object norm = rule.norm == "none" ? py::object(py::none()) : py::str(rule.norm);
+    list.append(py::make_tuple(rule.name, rule.is_signed, norm, rule.own_decay));
   }
-  extrap::cuda::access_log = nullptr;
-  std::vector<std::tuple<uint64_t, uint32_t, bool>> accesses;
-  accesses.reserve(log.size());
-  for (const auto& access : log) accesses.emplace_back(access.address, access.bytes, access.is_store);
-  return accesses;
+  return list;
+}
+
+// What both plans have in common. Extra: arguments of the constructor besides the rule and the tensors.
+template <class Plan, class... Extra, class... Names>
+py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, const Names&... extra_names) {
+  return py::class_<Plan>(m, name, doc)
+      .def(py::init([](std::string rule, py::list params, py::list dense_params, py::list states, bool has_base,
+                       py::tuple buffers, std::vector<std::string> buffer_formats, std::string grad_dtype,
+                       std::vector<uint32_t> indices, std::vector<std::string> param_names,
+                       std::vector<extrap::Shard> shards, Extra... extra) {
+             return std::make_unique<Plan>(
+                 std::move(rule),
+                 extrap::BucketContents{std::move(params), std::move(dense_params), std::move(states), has_base,
+                                        std::move(buffers), std::move(buffer_formats), std::move(grad_dtype),
+                                        std::move(indices), std::move(param_names), std::move(shards)},
+                 extra...);
+           }),
+           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"), py::arg("states"),
+           py::arg("has_base"), py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"),
+           py::arg("indices"), py::arg("names"), py::arg("shards"), extra_names...)
+      .def("bind", [](Plan& plan, const py::dict& local) { return plan.bucket().bind(local); })
+      .def("gradient", [](Plan& plan, size_t i, bool is_local) { return plan.bucket().gradient(i, is_local); })
+      .def("set_gradient", [](Plan& plan, size_t i, bool is_local,
+                              const py::object& gradient) { plan.bucket().set_gradient(i, is_local, gradient); })
+      .def("active", [](Plan& plan) { return plan.bucket().active(); })
+      .def("skips", [](Plan& plan) { return plan.bucket().active().size() < plan.bucket().size(); })
+      .def("release", [](Plan& plan) { plan.bucket().release(); });
+}
+
+void bind_plans(py::module_& m) {
+  using extrap::CpuPlan, extrap::CudaPlan, extrap::Shard;
+  py::class_<Shard>(m, "Shard", "Where a part of a tensor lies in the whole.")
+      .def(py::init([](int64_t offset, int64_t extent, int64_t stride, int64_t numel, int64_t rows) {
+             return Shard{offset, extent, stride, numel, rows};
+           }),
+           py::kw_only(), py::arg("offset"), py::arg("extent"), py::arg("stride"), py::arg("numel"), py::arg("rows"));
+  py::class_<extrap::Sums, std::shared_ptr<extrap::Sums>>(m, "Sums", py::buffer_protocol())
+      .def_buffer([](extrap::Sums& sums) {
+        return py::buffer_info(sums.values.data(), static_cast<py::ssize_t>(sums.values.size()));
+      });
+  plan_class<CpuPlan>(m, "CpuPlan", "The tensors of one bucket, stepped on the CPU.")
+      .def("run", &CpuPlan::run)
+      .def("square_sums", &CpuPlan::square_sums)
+      .def("gradient_square_sum", &CpuPlan::gradient_square_sum);
+  plan_class<CudaPlan, bool>(m, "CudaPlan", "The tensors of one bucket, stepped on a CUDA device, or emulated.",
+                             py::arg("emulated"))
+      .def("scratch_sizes", &CudaPlan::scratch_sizes)
+      .def("use_scratch", &CudaPlan::use_scratch)
+      .def("norm_sums", &CudaPlan::norm_sums)
+      .def("row_sums", &CudaPlan::row_sums)
+      .def("row_numels", &CudaPlan::row_numels)
+      .def("measure", &CudaPlan::measure)
+      .def("step", &CudaPlan::step)
+      .def("add_gradient_square_sum", &CudaPlan::add_gradient_square_sum);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
-  py::class_<extrap::Shard>(m, "Shard", "Where a part of a tensor lies in the whole.")
-      .def(py::init([](int64_t offset, int64_t run, int64_t pitch, int64_t numel, int64_t rows) {
-             return extrap::Shard{offset, run, pitch, numel, rows};
-           }),
-           py::kw_only(), py::arg("offset"), py::arg("run"), py::arg("pitch"), py::arg("numel"), py::arg("rows"));
-  py::class_<extrap::Plan>(m, "Plan", "The tensors of one bucket, validated once and stepped many times.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool,
-                    const std::vector<extrap::Shard>&>(),
-           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
-           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("shards"))
-      .def("refresh", &extrap::Plan::refresh)
-      .def("set_gradient", &extrap::Plan::set_gradient)
-      .def("run", &extrap::Plan::run)
-      .def("square_sums", &extrap::Plan::square_sums)
-      .def("gradient_square_sum", &extrap::Plan::gradient_square_sum);
-  py::class_<extrap::DevicePlan>(m, "DevicePlan", "A plan whose steps run on a CUDA device, or emulated on the host.")
-      .def(py::init<std::string, py::list, py::list, py::list, py::tuple, const std::vector<uint32_t>&, bool,
-                    const std::vector<extrap::Shard>&, bool>(),
-           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("targets"), py::arg("states"),
-           py::arg("state_names"), py::arg("indices"), py::arg("gradient_like_param"), py::arg("shards"),
-           py::arg("emulated"))
-      .def("refresh", &extrap::DevicePlan::refresh)
-      .def("set_gradient", &extrap::DevicePlan::set_gradient)
-      .def("scratch_sizes", &extrap::DevicePlan::scratch_sizes)
-      .def("use_scratch", &extrap::DevicePlan::use_scratch)
-      .def("norm_sums", &extrap::DevicePlan::norm_sums)
-      .def("row_sums", &extrap::DevicePlan::row_sums)
-      .def("row_numels", &extrap::DevicePlan::row_numels)
-      .def("measure", &extrap::DevicePlan::measure)
-      .def("step", &extrap::DevicePlan::step)
-      .def("add_gradient_square_sum", &extrap::DevicePlan::add_gradient_square_sum);
-  py::class_<extrap::StateSnapshot>(m, "StateSnapshot", "The objects that an optimizer consists of.")
+  extrap::load_tensor_readers();
+  bind_plans(m);
+  py::class_<extrap::StateGuard>(m, "StateGuard", "Which parameters and state dicts an optimizer consists of.")
       .def(py::init<const py::dict&, const py::list&>())
-      .def("matches", &extrap::StateSnapshot::matches);
+      .def("matches", &extrap::StateGuard::matches);
+  m.def("scalars", &extrap::scalar_facts, "Name and type of each scalar of a launch, in the order of a row.");
+  m.def("choices", &choices, "The names of each scalar that is one of several, in the order of their codes.");
+  m.def("rules", &rules, "Name, signs of the buffers, norm, and whether it decays weights itself, of each rule.");
   m.attr("cuda_built") = kCudaBuilt;
   m.def("cuda_problem", &cuda_problem, "Why no CUDA device can be used, or None.");
   m.def("cuda_launches", &extrap::cuda_launches, "Launches of a step without noise on tensors of these sizes.");
-  m.def(
-      "emulated_launches", [] { return std::exchange(extrap::cuda::emulated_launches, 0); },
-      "Emulated launches since the last call.");
-  m.def("recorded_accesses", &recorded_accesses, "The memory accesses of emulated kernels that an action runs.");
-  m.def(
-      "emulate_tail", [](int units) { extrap::cuda::emulated_tail = units; },
-      "Emulate only so many chunks, the last ones of each launch; 0: all.");
-  py::class_<extrap::VersionCounters>(m, "VersionCounters", "autograd's version counters of some tensors.")
-      .def(py::init<const py::list&>())
-      .def("increment", &extrap::VersionCounters::increment);
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
   m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
   m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");
-  m.def("uses_stable_interface", &extrap::uses_stable_interface,
-        "Whether tensors are read by torch's stable C interface.");
-  m.def("use_stable_interface", &extrap::use_stable_interface, "Read tensors by it where it is there, or not.");
+  m.def("reads_by_dlpack", &extrap::reads_by_dlpack, "Whether tensors are read by DLPack's table of C functions.");
+  py::module_ testing = m.def_submodule("testing", "Instruments of the tests.");
+  extrap::bind_testing(testing);
 }

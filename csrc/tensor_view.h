@@ -6,45 +6,55 @@
 #include <cstdint>
 
 #include "core/config.h"
-#include "stable_interface.h"
 
 namespace extrap {
 
 constexpr int kMaxDims = 64;  // where torch's own arithmetic ends
 
+// Where a tensor's elements are at this moment. Valid until Python code runs.
 struct TensorView {
-  void* data = nullptr;
-  DType dtype = DType::float32;
-  bool complex = false;
-  int32_t device_type = 0;  // as in DLPack: 1 is the CPU
-  int32_t device_index = 0;
-  int32_t ndim = 0;
-  int64_t shape[kMaxDims], strides[kMaxDims];
+  void* data;
+  DType dtype;  // of its real numbers
+  bool complex;
+  int32_t device_type;  // as in DLPack: 1 is the CPU, 2 is CUDA
+  int32_t device_index;
+  int32_t ndim;
+  const int64_t *shape, *strides;
+  int64_t read_dims[2 * kMaxDims];  // what the two point to if the reader had to copy them
+
+  TensorView() {}  // NOLINT: a reader fills it, for each tensor in each step
+  TensorView(const TensorView&) = delete;
+  TensorView& operator=(const TensorView&) = delete;
 
   int64_t numel() const {
     int64_t n = 1;
     for (int i = 0; i < ndim; ++i) n *= shape[i];
     return n;
   }
+  int64_t real_numel() const { return numel() * (complex ? 2 : 1); }
 };
+
+constexpr int32_t kCpuDevice = 1, kCudaDevice = 2;
 
 // Whether `view` has this shape and, where they matter, these strides.
 bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides);
 
-// Reads `tensor` into `view`. False where it cannot be walked as plain memory of a supported dtype: a sparse or lazily
-// conjugated tensor, one that wraps others, an integer dtype, more than kMaxDims. Throws pybind11::error_already_set
-// where it is no tensor.
+// Reads `tensor` into `view`. False for what cannot be walked as plain memory of a supported dtype: an object that is
+// no tensor, a sparse or meta tensor, an integer dtype, more than kMaxDims. A tensor without memory has null `data`.
+// read_tensor() also returns false for lazily conjugated or negated tensors, which read_memory() does not look for.
 bool read_tensor(PyObject* tensor, TensorView& view);
+bool read_memory(PyObject* tensor, TensorView& view);
+bool is_lazy(PyObject* tensor, const TensorView& view);
 
-// Parts of the above that are asked of every tensor in every step: `param.grad`, and where the elements are.
-pybind11::object gradient_of(PyObject* param);
-void* data_of(PyObject* tensor);
+// Whether the storage of a dense tensor contains all of its elements.
+bool storage_suffices(PyObject* tensor, const TensorView& view);
 
-// torch's stable C interface where this torch has it, and whether it may be used (it is, unless a test says otherwise);
-// without it, tensors are read by their attributes. interface_for() is null for a tensor that must be.
-const StableInterface* stable_interface();
-const StableInterface* interface_for(PyObject* tensor);
-bool uses_stable_interface();
-void use_stable_interface(bool use);
+// By DLPack's table of C functions, where this torch has one, or by attributes, which takes ten times as long and is
+// for tests to choose.
+bool reads_by_dlpack();
+void read_by_dlpack(bool use);
+
+// To be called while the module is being imported.
+void load_tensor_readers();
 
 }  // namespace extrap

@@ -1,4 +1,4 @@
-"""The native kernels on tensors of one device and dtype combination; backend ``cpu``."""
+"""What the executors of native kernels share: entries of one device, dtype and gradient dtype, and their plan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels.backends.member import Member
-from extrap_kernels.backends.scaling import Scaling
-from extrap_kernels.backends.snapshot import StateSnapshot
-from extrap_kernels.backends.staging import Staging
+from extrap_kernels.backends.dense_copies import DenseCopies
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.backends.state_guard import StateGuard
+from extrap_kernels.launch import Launch, Phase
+from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import Shard
+from extrap_kernels.state.layout import StateLayout
 
 try:
     from extrap_kernels import _C
@@ -22,7 +24,7 @@ else:
     _import_error = None
 
 
-def missing_cpu_reason() -> Optional[str]:
+def missing_native_reason() -> Optional[str]:
     """Return why the native kernels cannot be used and what to do about it, or None if they can."""
     if _import_error is None:
         return None
@@ -32,98 +34,74 @@ def missing_cpu_reason() -> Optional[str]:
     )
 
 
-def state_snapshot(
-    state: dict[Tensor, Any], param_groups: list[dict[str, Any]]
-) -> Union[_C.StateSnapshot, StateSnapshot]:
-    """Return what tells whether an object in an optimizer's state, or a parameter of its groups, was exchanged."""
-    snapshot = _C.StateSnapshot if _import_error is None else StateSnapshot
-    return snapshot(state, param_groups)
+def state_guard(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> Union[_C.StateGuard, StateGuard]:
+    """Return what tells whether a parameter of an optimizer's groups, or a dict of its state, was exchanged."""
+    return (_C.StateGuard if _import_error is None else StateGuard)(state, param_groups)
 
 
-def native_shard(shard: Shard) -> _C.Shard:
-    """Return what the native module takes for a shard."""
-    return _C.Shard(offset=shard.offset, run=shard.run, pitch=shard.pitch, numel=shard.numel, rows=shard.rows)
+def _native_shard(shard: Shard) -> _C.Shard:
+    return _C.Shard(
+        offset=shard.offset, extent=shard.extent, stride=shard.stride, numel=shard.numel, rows=shard.rows
+    )
+
+
+def _format(dtype: torch.dtype) -> str:
+    """Return the name of the real numbers that a dtype consists of."""
+    return str(dtype.to_real()).removeprefix("torch.")
 
 
 class NativeExecutor:
-    """What the executors of native kernels share: members of one device, dtype and gradient dtype, and their plan.
+    """Binds the tensors of each step; for the arguments see :class:`extrap_kernels.backends.executor.ExecutorType`."""
 
-    Args:
-        rule_name: name of the rule in ``csrc/core/rules.h``.
-        state_names: buffers of the rule, in its order.
-        members: parameters with a gradient.
-        like_param: whether the gradients have the dtype of the parameters; else they are read in that of the base.
-    """
-
-    _plan: Union[_C.Plan, _C.DevicePlan]
+    _plan: Union[_C.CpuPlan, _C.CudaPlan]
 
     def __init__(
-        self,
-        rule_name: str,
-        state_names: tuple[str, ...],
-        members: Sequence[Member],
-        like_param: bool,
+        self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype
     ) -> None:
-        self._staging = Staging(members, like_param)
-        self._members = members
-        self._params = [m.param for m in members]
-        self.device = members[0].param.device
+        self.device = entries[0].param.device
+        self._copies = DenseCopies(entries, grad_dtype)
+        self._reads_param = not layout.has_base
+        self._everything = range(len(entries))
+        self._measured = False
         self._make_plan(
-            rule=rule_name,
-            params=self._params,
-            targets=self._staging.targets,
-            states=[m.state for m in members],
-            state_names=state_names,
-            indices=[m.index for m in members],
-            gradient_like_param=like_param,
+            rule=spec.name,
+            params=[entry.param for entry in entries],
+            dense_params=self._copies.dense_params,
+            states=[entry.state for entry in entries],
+            has_base=layout.has_base,
+            buffers=layout.buffers,
+            buffer_formats=tuple(_format(layout.dtype_of(name)) for name in layout.buffers),
+            grad_dtype=_format(grad_dtype),
+            indices=[entry.index for entry in entries],
+            names=[entry.name for entry in entries],
+            shards=[_native_shard(entry.shard) for entry in entries if entry.shard is not None],
         )
 
     def _make_plan(self, **arguments: Any) -> None:
         raise NotImplementedError
 
-    def refresh(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
-        """Take in the gradients of this step; False if the plan no longer fits the parameters."""
-        unfit = self._plan.refresh(local_gradients)
-        if unfit is None:
-            return False
-        for i, is_local in unfit:
-            param = self._params[i]
-            source = local_gradients[param] if is_local else param.grad
-            assert source is not None
-            relaid = self._staging.relaid(i, param, source, is_local=is_local)
-            if relaid is None:
-                return False
-            self._plan.set_gradient(i, is_local, relaid)
-        return True
-
-
-class CpuExecutor(NativeExecutor):
-    """Steps its members, which are on the CPU, in one pass over their buffers."""
-
-    on_device = False
-    _plan: _C.Plan
-
-    def _make_plan(self, **arguments: Any) -> None:
-        shards = [native_shard(member.shard) for member in self._members if member.shard is not None]
-        self._plan = _C.Plan(**arguments, shards=shards)
+    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[int]]:
+        """Read and hold the tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._measured = False
+        requests = self._plan.bind(local_gradients) if self._copies.fit() else None
+        if not requests:
+            return requests
+        incomplete = [i for i, what in requests if what == "state"]
+        if incomplete:
+            return incomplete
+        for i, what in requests:
+            is_local = what == "local"
+            copy = self._copies.to_layout(i, self._plan.gradient(i, is_local), is_local=is_local)
+            if copy is None:
+                return None
+            self._plan.set_gradient(i, is_local, copy)
+        return []
 
-    def add_gradient_square_sum(self, total: Tensor) -> None:
-        """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
-        total += self._plan.gradient_square_sum(torch.get_num_threads())
+    def _fetch(self, launch: Launch) -> None:
+        """Bring the dense copies up to date for a launch that reads them, or may leave them as they are."""
+        if self._reads_param or launch.phase is Phase.EXTRAPOLATE or launch.found_inf is not None:
+            self._copies.fetch()
 
-    def square_sums(self, group: Mapping[str, Any], *, correct: bool, scaling: Scaling) -> Tensor:
-        """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
-        scale, clip = float(scaling.grad_scale), float(scaling.clip)
-        sums = self._plan.square_sums(group, correct, scale, clip, torch.get_num_threads())
-        self._measured = True
-        return torch.frombuffer(sums, dtype=torch.float64) if sums.nbytes else torch.empty(0, dtype=torch.float64)
-
-    def run(self, group: Mapping[str, Any], *, key: int, correct: bool, scaling: Scaling) -> None:
-        """Step every member under the options of ``group``."""
-        if not correct:
-            self._staging.fetch()
-        scale, clip = float(scaling.grad_scale), float(scaling.clip)
-        self._plan.run(group, key, correct, scale, clip, self._measured, torch.get_num_threads())
-        self._measured = False
-        self._staging.put_back()
+    def _stepped(self) -> Sequence[int]:
+        """Return which entries the next launch steps."""
+        return self._plan.active() if self._plan.skips() else self._everything

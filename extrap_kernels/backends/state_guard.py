@@ -1,4 +1,4 @@
-"""What tells whether an object in an optimizer was exchanged, where there is no native module."""
+"""What tells whether an optimizer consists of the same objects as before, where there is no native module."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ def _objects(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> It
     for param, entries in state.items():
         yield param
         yield entries
-        if isinstance(entries, dict):
-            yield from entries.values()
 
 
-class StateSnapshot:
-    """The objects that an optimizer's state and the parameters of its groups are. Twin: ``csrc/state_snapshot.cpp``."""
+class StateGuard:
+    """Which parameters an optimizer's groups have, and which dict is the state of each. Twin: ``csrc/state_guard.cpp``."""
 
     def __init__(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> None:
         # Kept, so that no other object can get the identity of one of them.

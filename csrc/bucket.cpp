@@ -1,0 +1,360 @@
+#include "bucket.h"
+
+#include <algorithm>
+#include <sstream>
+#include <stdexcept>
+#include <utility>
+
+#include "gradient.h"
+#include "tensor_dtypes.h"
+
+namespace extrap {
+namespace {
+
+// What the gradient of an empty tensor points to: null would mean that there is none.
+constexpr char kNoElements = 0;
+
+// The noise takes the count as a number of 32 bits.
+constexpr double kMaxCount = 4294967295.0;
+
+// Interned, so that it is found in a dict by identity.
+py::str interned(const char* name) {
+  auto key = py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
+  if (!key) throw py::error_already_set();
+  return key;
+}
+
+// Held from here on: another thread may take it out of the dict. Null where the key is missing.
+py::object item(const py::object& dict, const py::handle& key) {
+  PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+  if (!value && PyErr_Occurred()) throw py::error_already_set();
+  return py::reinterpret_borrow<py::object>(value);
+}
+
+}  // namespace
+
+Bucket::Bucket(BucketContents contents, bool step_on_device)
+    : has_base_(contents.has_base),
+      step_on_device_(step_on_device),
+      is_sharded_(!contents.shards.empty()),
+      step_key_(interned("step")),
+      base_key_(interned("base")),
+      gradient_format_(format_named(contents.grad_dtype)) {
+  const size_t size = contents.params.size();
+  if (contents.buffers.size() > kMaxBuffers || contents.buffer_formats.size() != contents.buffers.size())
+    throw std::invalid_argument("a rule has at most 2 buffers, each with a format");
+  if (contents.dense_params.size() != size || contents.states.size() != size || contents.indices.size() != size ||
+      contents.names.size() != size || (is_sharded_ && contents.shards.size() != size))
+    throw std::invalid_argument("params, dense_params, states, indices, names and shards must have the same length");
+  for (const py::handle name : contents.buffers) buffer_keys_.push_back(interned(name.cast<std::string>().c_str()));
+  for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
+  for (size_t i = 0; i < size; ++i) add(contents, i);
+}
+
+void Bucket::add(const BucketContents& contents, size_t i) {
+  Member member{};
+  member.param = contents.params[i];
+  member.dense_param = contents.dense_params[i];
+  member.state = py::object(contents.states[i]).cast<py::dict>();
+  member.name = contents.names[i];
+
+  TensorView view;
+  if (!read_tensor(member.dense_param.ptr(), view))
+    reject(
+        member, kParam,
+        " must be a dense CPU or CUDA tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims");
+  check_memory(member, kParam, member.dense_param.ptr(), view);
+  if (i == 0) {
+    dtype_ = view.dtype;
+    complex_ = view.complex;
+    device_type_ = view.device_type;
+    device_index_ = view.device_index;
+  }
+  if (view.dtype != dtype_ || view.complex != complex_ || view.device_type != device_type_ ||
+      view.device_index != device_index_)
+    reject(member, kParam, " has another dtype or device than the first of its bucket");
+  member.ndim = view.ndim;
+  member.dims = dims_.size();
+  dims_.insert(dims_.end(), view.shape, view.shape + view.ndim);
+  dims_.insert(dims_.end(), view.strides, view.strides + view.ndim);
+
+  TensorEntry entry{};
+  entry.numel = view.real_numel();
+  const Shard whole{0, entry.numel, 0, entry.numel, view.ndim > 0 ? view.shape[0] : 1};
+  const Shard& part = is_sharded_ ? contents.shards[i] : whole;
+  entry.offset = part.offset;
+  entry.extent = std::max<int64_t>(1, part.extent);
+  entry.stride = part.stride;
+  entry.index = contents.indices[i];
+  entry.trust = 1;
+  member.numel = static_cast<double>(part.numel);
+  member.row_numel = member.numel / static_cast<double>(std::max<int64_t>(1, part.rows));
+  members_.push_back(std::move(member));
+  entries_.push_back(entry);
+  steps_.push_back(nullptr);
+}
+
+// --- Binding ---------------------------------------------------------------------------------------------------------
+
+// All of them before any tensor is read: a gradient that a subclass computes runs Python code, which may do anything.
+void Bucket::collect_gradients(const py::dict& local_gradients) {
+  const bool has_local = PyDict_Size(local_gradients.ptr()) > 0;
+  for (Member& member : members_) {
+    py::object gradient = gradient_of(member.param.ptr());
+    if (gradient.is_none()) continue;
+    member.held[kGradient] = std::move(gradient);
+    if (has_local) member.held[kLocal] = item(local_gradients, member.param);
+  }
+}
+
+py::object Bucket::bind(const py::dict& local_gradients) {
+  const BucketUse use(*this);
+  drop();
+  try {
+    collect_gradients(local_gradients);
+    py::list requests;
+    for (size_t i = 0; i < members_.size(); ++i) {
+      if (!members_[i].held[kGradient]) continue;
+      if (!bind_entry(i, requests)) {
+        drop();
+        return py::none();
+      }
+    }
+    missing_ = requests.size();
+    bound_ = true;
+    return requests;
+  } catch (...) {
+    drop();
+    throw;
+  }
+}
+
+// False if the parameter has changed.
+bool Bucket::bind_entry(size_t i, py::list& requests) {
+  if (!bind_param(i)) return false;
+  if (!bind_state(i)) requests.append(py::make_tuple(i, "state"));
+  if (!bind_gradient(i, kGradient)) requests.append(py::make_tuple(i, "gradient"));
+  if (members_[i].held[kLocal] && !bind_gradient(i, kLocal)) requests.append(py::make_tuple(i, "local"));
+  active_.push_back(static_cast<uint32_t>(i));
+  active_numel_ += entries_[i].numel;
+  return true;
+}
+
+bool Bucket::bind_param(size_t i) {
+  Member& member = members_[i];
+  TensorView view;
+  if (!read_tensor(member.dense_param.ptr(), view) || !fits(view, member, dtype_)) return false;
+  check_memory(member, kParam, member.dense_param.ptr(), view);
+  entries_[i].y = view.data;
+  return true;
+}
+
+bool Bucket::bind_gradient(size_t i, Role role) {
+  Member& member = members_[i];
+  PyObject* gradient = member.held[role].ptr();
+  TensorView view;
+  if (!read_tensor(gradient, view) || !fits(view, member, gradient_format_)) return false;
+  check_memory(member, role, gradient, view);
+  const void*& pointer = role == kLocal ? entries_[i].local : entries_[i].gradient;
+  pointer = view.data ? view.data : &kNoElements;
+  return true;
+}
+
+bool Bucket::bind_state(size_t i) {
+  TensorEntry& entry = entries_[i];
+  entry.base = entry.y;
+  if (has_base_ ? !bind_state_tensor(i, kBase, base_key_, arithmetic(), entry.base)
+                : static_cast<bool>(item(members_[i].state, base_key_)))
+    return false;
+  for (size_t k = 0; k < buffer_keys_.size(); ++k) {
+    const Role role = static_cast<Role>(kBuffer0 + k);
+    if (!bind_state_tensor(i, role, buffer_keys_[k], buffer_formats_[k], entry.buffers[k])) return false;
+  }
+  return bind_step(i);
+}
+
+bool Bucket::bind_state_tensor(size_t i, Role role, const py::str& key, DType format, void*& pointer) {
+  Member& member = members_[i];
+  py::object tensor = item(member.state, key);
+  if (!tensor) return false;
+  TensorView view;
+  if (!read_tensor(tensor.ptr(), view)) reject(member, role, " must be a dense tensor of floating-point numbers");
+  if (!has_shape(view, member)) reject(member, role, " has another shape than the parameter");
+  if (!fits(view, member, format)) return false;
+  check_memory(member, role, tensor.ptr(), view);
+  pointer = view.data;
+  member.held[role] = std::move(tensor);
+  return true;
+}
+
+bool Bucket::bind_step(size_t i) {
+  Member& member = members_[i];
+  py::object step = item(member.state, step_key_);
+  if (!step) return false;
+  TensorView view;
+  // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
+  if (!read_memory(step.ptr(), view) || (is_new(member, kStep, view) && is_lazy(step.ptr(), view)) ||
+      view.numel() != 1 || view.complex ||
+      (view.dtype != DType::float32 && (step_on_device_ || view.dtype != DType::float64)))
+    reject(member, kStep, " must be a float32 tensor of one element");
+  if (!is_on_step_device(view)) return false;
+  check_memory(member, kStep, step.ptr(), view);
+  member.step_is_double = view.dtype == DType::float64;
+  member.held[kStep] = std::move(step);
+  steps_[i] = view.data;
+  if (view.device_type == kCpuDevice) entries_[i].step = counted(i);
+  return true;
+}
+
+bool Bucket::fits(const TensorView& view, const Member& member, DType format) const {
+  const int64_t* shape = dims_.data() + member.dims;
+  return view.dtype == format && view.complex == complex_ && view.device_type == device_type_ &&
+         view.device_index == device_index_ && has_layout(view, member.ndim, shape, shape + member.ndim);
+}
+
+bool Bucket::is_on_step_device(const TensorView& view) const {
+  if (!step_on_device_) return view.device_type == kCpuDevice;
+  return view.device_type == device_type_ && view.device_index == device_index_;
+}
+
+bool Bucket::has_shape(const TensorView& view, const Member& member) const {
+  return view.ndim == member.ndim && std::equal(view.shape, view.shape + view.ndim, dims_.data() + member.dims);
+}
+
+void Bucket::reject(const Member& member, Role role, const std::string& why) const {
+  throw std::invalid_argument(description(member, role) + why);
+}
+
+bool Bucket::is_new(const Member& member, Role role, const TensorView& view) const {
+  return member.seen[role] != reinterpret_cast<uintptr_t>(view.data);
+}
+
+// Looks at the size of the storage if the tensor lies where it did not in the last step. To ask in each step would take
+// longer than all the rest, and a storage that is resized moves.
+void Bucket::check_memory(Member& member, Role role, PyObject* tensor, const TensorView& view) {
+  if (view.numel() == 0 || (view.data && !is_new(member, role, view))) return;
+  if (!view.data || !storage_suffices(tensor, view))
+    reject(member, role, " has fewer bytes in its storage than its elements take; give it its memory back");
+  member.seen[role] = reinterpret_cast<uintptr_t>(view.data);
+}
+
+std::string Bucket::description(const Member& member, Role role) const {
+  const auto state = [&](const py::str& key) { return "state '" + key.cast<std::string>() + "' of " + member.name; };
+  switch (role) {
+    case kParam:
+      return member.name;
+    case kGradient:
+      return "the gradient of " + member.name;
+    case kLocal:
+      return "the local gradient of " + member.name;
+    case kStep:
+      return state(step_key_);
+    case kBase:
+      return state(base_key_);
+    default:
+      return state(buffer_keys_[static_cast<size_t>(role - kBuffer0)]);
+  }
+}
+
+py::object Bucket::gradient(size_t entry, bool is_local) const {
+  return members_.at(entry).held[is_local ? kLocal : kGradient];
+}
+
+void Bucket::set_gradient(size_t entry, bool is_local, const py::object& gradient) {
+  const BucketUse use(*this);
+  Member& member = members_.at(entry);
+  const Role role = is_local ? kLocal : kGradient;
+  const void* pointer = is_local ? entries_[entry].local : entries_[entry].gradient;
+  if (!bound_ || pointer || !member.held[role]) throw std::runtime_error("bind() has not asked for this gradient");
+  member.held[role] = gradient;
+  if (!bind_gradient(entry, role))
+    reject(member, role,
+           std::string(" must be a ") + name_of(gradient_format_) +
+               " tensor with the shape, the strides and the device of the parameter");
+  --missing_;
+}
+
+void Bucket::release() {
+  const BucketUse use(*this);
+  drop();
+}
+
+void Bucket::drop() {
+  bound_ = false;
+  missing_ = 0;
+  active_.clear();
+  active_numel_ = 0;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    TensorEntry& entry = entries_[i];
+    entry.y = entry.base = nullptr;
+    std::fill(std::begin(entry.buffers), std::end(entry.buffers), nullptr);
+    entry.gradient = entry.local = nullptr;
+    entry.rms = nullptr;
+    steps_[i] = nullptr;
+    for (py::object& held : members_[i].held) held = py::object();
+  }
+}
+
+// --- Bound tensors ---------------------------------------------------------------------------------------------------
+
+double Bucket::counted(size_t i) const {
+  const Member& member = members_[i];
+  const double count = member.step_is_double ? *static_cast<double*>(steps_[i]) : *static_cast<float*>(steps_[i]);
+  if (count >= 0 && count < kMaxCount) return count + 1;
+  std::ostringstream why;
+  why << " is " << count
+      << "; it must count the steps, from 0 to 2**32 - 2: load a sound checkpoint, or delete the state to begin anew";
+  reject(member, kStep, why.str());
+}
+
+void Bucket::advance_steps(bool keep) {
+  for (const uint32_t i : active_) counted(i);  // before any of them changes
+  for (const uint32_t i : active_) {
+    const double next = entries_[i].step = counted(i);
+    if (!keep) continue;
+    if (members_[i].step_is_double)
+      *static_cast<double*>(steps_[i]) = next;
+    else
+      *static_cast<float*>(steps_[i]) = static_cast<float>(next);
+  }
+}
+
+size_t Bucket::set_rows(NoiseScale scale) {
+  size_t rows = 0;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    TensorEntry& entry = entries_[i];
+    const Member& member = members_[i];
+    const int64_t* dims = dims_.data() + member.dims;
+    const bool by_row = scale == NoiseScale::filter && member.numel > 0 && member.ndim >= 2 && dims[0] > 1;
+    entry.rows = by_row ? dims[0] : 1;
+    entry.row_stride = by_row ? dims[member.ndim] * (complex_ ? 2 : 1) : entry.numel;
+    rows += static_cast<size_t>(entry.rows);
+  }
+  return rows;
+}
+
+bool Bucket::has_rows(size_t entry, NoiseScale scale) const {
+  return entries_[entry].numel > 0 && (scale == NoiseScale::tensor || members_[entry].ndim >= 2);
+}
+
+BucketUse::BucketUse(Bucket& bucket) : bucket_(bucket) {
+  if (bucket.in_use_)
+    throw std::runtime_error(
+        "step() of this optimizer is running already, in another thread or further up the stack; call it when that has "
+        "returned");
+  bucket.in_use_ = true;
+}
+
+BoundUse::BoundUse(Bucket& bucket, Then then) : BucketUse(bucket), then_(then) {
+  if (!bucket.bound_ || bucket.missing_ > 0)
+    throw std::runtime_error(
+        "the tensors of this step are not bound, or another thread has taken the step; call step() from one thread at "
+        "a "
+        "time");
+}
+
+BoundUse::~BoundUse() {
+  if (then_ == Then::release) bucket_.drop();
+}
+
+}  // namespace extrap

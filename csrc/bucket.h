@@ -1,0 +1,166 @@
+// The tensors of one bucket: parameters of one device, dtype and rule, with their gradients and state. Nothing that
+// points into a tensor outlives a step: bind() reads them all and holds them, release() lets go of them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/table.h"
+#include "tensor_view.h"
+
+namespace extrap {
+
+namespace py = pybind11;
+
+// Where the part of a tensor that is stepped here lies in the whole, counted in real numbers; see TensorEntry.
+struct Shard {
+  int64_t offset, extent, stride;
+  int64_t numel, rows;  // of the whole tensor; rows: its size along dim 0
+};
+
+// What a bucket is made of. All lists have the same length, but `shards`, which is empty where the tensors are whole.
+struct BucketContents {
+  py::list params;        // whose `grad` is read
+  py::list dense_params;  // dense tensors that y is written to, mostly the parameters themselves
+  py::list states;        // dicts
+  bool has_base;          // false: x is what the parameter holds
+  py::tuple buffers;      // keys in the state dicts
+  std::vector<std::string> buffer_formats;
+  std::string grad_dtype;  // in which gradients are read
+  std::vector<uint32_t> indices;
+  std::vector<std::string> names;  // what error messages call the parameters
+  std::vector<Shard> shards;
+};
+
+class Bucket {
+ public:
+  // step_on_device: `step` is where the parameters are, else in the host's memory.
+  // Throws std::invalid_argument if a parameter cannot be stepped or differs from the first in device or dtype.
+  Bucket(BucketContents contents, bool step_on_device);
+
+  // Reads and holds the tensors of this step. None if a parameter no longer is as it was when the bucket was made;
+  // otherwise a list of (entry, what) for all that is still needed. "state": a tensor is missing, or has another dtype,
+  // device or strides than it must have; once that is repaired, bind() must be called again. "gradient" and "local":
+  // set_gradient() must be called with a copy in the right layout and dtype. Entries without a gradient are left out of
+  // the step.
+  // Throws std::invalid_argument for state that cannot be repaired and for tensors without memory.
+  py::object bind(const py::dict& local_gradients);
+  void set_gradient(size_t entry, bool is_local, const py::object& gradient);
+  // The gradient that bind() found.
+  py::object gradient(size_t entry, bool is_local) const;
+  void release();
+
+  // Of what is bound. Calls of the functions above must not meet those that work on it: see BucketUse.
+  std::vector<TensorEntry>& entries() { return entries_; }
+  const std::vector<TensorEntry>& entries() const { return entries_; }
+  const std::vector<uint32_t>& active() const { return active_; }  // entries with a gradient, in their order
+  int64_t active_numel() const { return active_numel_; }           // in real numbers
+
+  size_t size() const { return entries_.size(); }
+  int buffers() const { return static_cast<int>(buffer_keys_.size()); }
+  DType param_format() const { return dtype_; }
+  DType arithmetic() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
+  DType gradient_format() const { return gradient_format_; }
+  const std::vector<DType>& buffer_formats() const { return buffer_formats_; }
+  int32_t device_type() const { return device_type_; }
+  int32_t device_index() const { return device_index_; }
+  bool is_sharded() const { return is_sharded_; }
+
+  // The address of the step count, and its type.
+  void* step(size_t entry) const { return steps_[entry]; }
+  // Sets `step` of the active entries to the count after this step; the tensors get it, too, if `keep`.
+  void advance_steps(bool keep);
+
+  // Sets the rows of each tensor for a noise scale; returns how many there are in all. `has_rows` of a tensor without
+  // noise is false.
+  size_t set_rows(NoiseScale scale);
+  bool has_rows(size_t entry, NoiseScale scale) const;
+  // Of the whole tensor.
+  double numel(size_t entry) const { return members_[entry].numel; }
+  double row_numel(size_t entry) const { return members_[entry].row_numel; }
+
+ private:
+  friend class BucketUse;
+  friend class BoundUse;
+
+  enum Role : int { kParam, kGradient, kLocal, kStep, kBase, kBuffer0, kRoles = kBuffer0 + kMaxBuffers };
+
+  struct Member {
+    py::object param, dense_param;
+    py::object state;
+    std::string name;
+    int32_t ndim;
+    size_t dims;              // where its sizes and then its strides begin in dims_
+    double numel, row_numel;  // of the whole tensor
+    std::array<py::object, kRoles> held;
+    std::array<uintptr_t, kRoles> seen;  // addresses of tensors whose storage has been looked at
+    bool step_is_double;
+  };
+
+  void add(const BucketContents& contents, size_t i);
+  void collect_gradients(const py::dict& local_gradients);
+  bool bind_entry(size_t i, py::list& requests);
+  bool bind_param(size_t i);
+  bool bind_gradient(size_t i, Role role);
+  bool bind_state(size_t i);
+  bool bind_state_tensor(size_t i, Role role, const py::str& key, DType format, void*& pointer);
+  bool bind_step(size_t i);
+  bool fits(const TensorView& view, const Member& member, DType format) const;
+  bool is_on_step_device(const TensorView& view) const;
+  bool is_new(const Member& member, Role role, const TensorView& view) const;
+  bool has_shape(const TensorView& view, const Member& member) const;
+  [[noreturn]] void reject(const Member& member, Role role, const std::string& why) const;
+  void check_memory(Member& member, Role role, PyObject* tensor, const TensorView& view);
+  std::string description(const Member& member, Role role) const;
+  double counted(size_t i) const;
+  void drop();
+
+  bool has_base_, step_on_device_, is_sharded_;
+  py::str step_key_, base_key_;
+  std::vector<py::str> buffer_keys_;
+  std::vector<DType> buffer_formats_;
+  DType gradient_format_;
+  int32_t device_type_ = 0, device_index_ = 0;  // as in DLPack
+  DType dtype_ = DType::float32;
+  bool complex_ = false;
+  std::vector<Member> members_;
+  std::vector<TensorEntry> entries_;
+  std::vector<void*> steps_;
+  std::vector<uint32_t> active_;
+  std::vector<int64_t> dims_;
+  int64_t active_numel_ = 0;
+  size_t missing_ = 0;  // what bind() asked for and has not got
+  bool bound_ = false, in_use_ = false;
+};
+
+// One piece of work on a bucket, with the GIL held where it begins and ends. Throws std::runtime_error if there is
+// another one, in another thread or further up the stack.
+class BucketUse {
+ public:
+  explicit BucketUse(Bucket& bucket);
+  ~BucketUse() { bucket_.in_use_ = false; }
+  BucketUse(const BucketUse&) = delete;
+  BucketUse& operator=(const BucketUse&) = delete;
+
+ protected:
+  Bucket& bucket_;
+};
+
+// Work on bound tensors: throws std::runtime_error unless bind() has got all that it asked for.
+class BoundUse : BucketUse {
+ public:
+  enum class Then { keep, release };
+
+  explicit BoundUse(Bucket& bucket, Then then = Then::keep);
+  ~BoundUse();
+
+ private:
+  Then then_;
+};
+
+}  // namespace extrap
