@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
-from extrap_kernels.triton_kernels.storage import quotient, square_root
+from extrap_kernels.triton_kernels.kernels.formats import quotient, square_root
+from extrap_kernels.triton_kernels.kernels.scalars import number, slot
+
+BETA1, BETA2, EPS, WEIGHT_DECAY = slot("beta1"), slot("beta2"), slot("eps"), slot("weight_decay")
 
 
 class Adam(NamedTuple):
@@ -35,45 +38,46 @@ def power(base, exponent):
 
 
 @triton.jit
-def adam_constants(options, count, trust, A: tl.constexpr):
-    """Return the constants of the step that makes the step count ``count``."""
-    first_correction = 1.0 / (1.0 - power(options.beta1, count))
-    second_correction = 1.0 / square_root(1.0 - power(options.beta2, count))
+def constants(scalars, count, trust, A: tl.constexpr):
+    """Return the constants, in the precision ``A``, of the step that makes the step count ``count``."""
+    beta1, beta2 = number(scalars, BETA1), number(scalars, BETA2)
+    first_correction = 1.0 / (1.0 - power(beta1, count))
+    second_correction = 1.0 / square_root(1.0 - power(beta2, count))
     return Adam(
-        (1.0 - options.beta1).to(A),
-        options.beta2.to(A),
-        (1.0 - options.beta2).to(A),
+        (1.0 - beta1).to(A),
+        beta2.to(A),
+        (1.0 - beta2).to(A),
         first_correction.to(A),
         second_correction.to(A),
-        options.eps.to(A),
-        options.weight_decay.to(A),
+        number(scalars, EPS).to(A),
+        number(scalars, WEIGHT_DECAY).to(A),
         trust.to(A),
     )
 
 
 @triton.jit
-def second_moment(rule, g, v):
+def second_moment(c, g, v):
     """Return the second moment once it has taken ``g`` in."""
-    return v * rule.beta2 + (g * g) * rule.second_weight
+    return v * c.beta2 + (g * g) * c.second_weight
 
 
 @triton.jit
-def preconditioner(rule, v):
+def preconditioner(c, v):
     """Return ``1 / (sqrt(v_hat) + eps)``: one division serves both ``u`` and ``z``."""
-    denominator = square_root(v) * rule.second_correction + rule.eps
+    denominator = square_root(v) * c.second_correction + c.eps
     return quotient(tl.full(denominator.shape, 1, denominator.dtype), denominator)
 
 
 @triton.jit
-def adam_direction(rule, g, l, m, v):
-    """Return ``u``, ``z`` and both moments."""
-    m = m + (g - m) * rule.first_weight
-    v = second_moment(rule, g, v)
-    p = preconditioner(rule, v)
-    return (m * rule.first_correction) * p, l * p, m, v
+def direction(c, g, l, x, buffers):
+    """Return ``u``, ``z`` and the advanced buffers: both moments."""
+    m = buffers[0] + (g - buffers[0]) * c.first_weight
+    v = second_moment(c, g, buffers[1])
+    p = preconditioner(c, v)
+    return (m * c.first_correction) * p, l * p, (m, v)
 
 
 @triton.jit
-def adam_extragradient_direction(rule, g, l, v):
+def extragradient_direction(c, g, l, buffers):
     """Return ``z`` with the second moment as it would be after this gradient."""
-    return l * preconditioner(rule, second_moment(rule, g, v))
+    return l * preconditioner(c, second_moment(c, g, buffers[1]))
