@@ -12,7 +12,7 @@ from extrap_kernels.triton_kernels import is_interpreted, variants
 from extrap_kernels.triton_kernels.binding import Addresses, Signature
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
 from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
-from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling, arithmetic
+from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
 from torch import Tensor
 
 from extrap_kernels.backends.dense_copies import DenseCopies

@@ -59,7 +59,7 @@ class DenseCopies:
             self.dense_params[i].copy_(self._entries[i].param)
 
     def put_back(self, stepped: Iterable[int]) -> None:
-        """Make the parameters of the entries ``stepped`` hold what the kernel wrote, and tell autograd of the change."""
+        """Make the parameters of the entries ``stepped`` hold what the kernel wrote; autograd is told of the change."""
         stepped = set(stepped)
         torch.autograd.graph.increment_version([self._entries[i].param for i in stepped])
         for i in stepped.intersection(self._copied):

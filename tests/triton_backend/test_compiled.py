@@ -11,10 +11,10 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="nothing is compiled under the interpreter"),
 ]
 if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in os.environ:
-    from bench import static_triton
     from extrap_kernels.triton_kernels import variants
     from extrap_kernels.triton_kernels.variants import Formats, Rule
 
+    from bench import static_triton
     from extrap_kernels.launch import Phase
     from extrap_kernels.rules import every_rule
 

@@ -72,8 +72,8 @@ def store(address, start, mask, value, FORMAT: tl.constexpr, BLOCK: tl.constexpr
     tl.store(at, downcast(value, FORMAT), mask=mask)
 
 
-# The buffers of a rule: bit k of SIGNS says that the k-th one is signed, which decides on its format. (Triton 3.3 cannot
-# take an element of a constexpr tuple.)
+# The buffers of a rule: bit k of SIGNS says that the k-th one is signed, which decides on its format. Not a tuple of
+# formats, since Triton 3.3 cannot take an element of one that is constexpr.
 
 
 @triton.jit
@@ -93,9 +93,9 @@ def load_buffers(
     values = ()
     for k in tl.static_range(BUFFERS):
         if (SIGNS >> k) & 1 != 0:
-            values += (load(addresses[k], start, mask, SIGNED, A, BLOCK, ALIGNED),)
+            values += (load(addresses[k], start, mask, SIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
         else:
-            values += (load(addresses[k], start, mask, UNSIGNED, A, BLOCK, ALIGNED),)
+            values += (load(addresses[k], start, mask, UNSIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
     return values
 
 

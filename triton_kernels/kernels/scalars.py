@@ -1,7 +1,7 @@
 """The scalars of a launch as kernels read them: a row of 8-byte slots on the device, in int64.
 
-The slots are those of :data:`extrap_kernels.scalars.SCALARS`. After them, each scalar that may live on the device has two
-more: its address there, or 0 where the row has its value, and whether it is a float64, not a float32.
+The slots are those of :data:`extrap_kernels.scalars.SCALARS`. After them, each scalar that may live on the device has
+two more: its address there, or 0 where the row has its value, and whether it is a float64, not a float32.
 """
 
 from __future__ import annotations

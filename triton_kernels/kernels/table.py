@@ -76,7 +76,7 @@ def tensor_row(tensors, i, BUFFERS: tl.constexpr):
     p = tensors + i * TENSOR_COLUMNS
     buffers = ()
     for k in tl.static_range(BUFFERS):
-        buffers += (tl.load(p + BUFFER_COLUMN + k),)
+        buffers += (tl.load(p + BUFFER_COLUMN + k),)  # type: ignore[assignment]
     return TensorRow(
         tl.load(p),
         tl.load(p + 1),
