@@ -60,18 +60,21 @@ class Row(NamedTuple):
     assembly: str
 
 
-def compiled(variant: variants.Variant, target: str) -> Any:
-    """Compile a variant as the dispatcher would launch it on ``target``; return Triton's compiled kernel."""
-    gpu = TARGETS[target]
-    tiling = variants.compiled_tiling(gpu.warp_size)
-    constants = {**variant.constants(), "BLOCK": tiling.block}
+def source(variant: variants.Variant, target: str, **changed: Any) -> ASTSource:
+    """Return what Triton compiles a variant from, with some of its constants ``changed``."""
+    constants = {**variant.constants(), "BLOCK": variants.compiled_tiling(TARGETS[target].warp_size).block, **changed}
     names = variant.kernel.arg_names
     signature = {n: "constexpr" if n in constants else _POINTERS.get(n, "*i64") for n in names}
     # PyTorch aligns what it allocates.
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
-    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
+    return ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
+
+
+def compiled(variant: variants.Variant, target: str) -> Any:
+    """Compile a variant as the dispatcher would launch it on ``target``; return Triton's compiled kernel."""
+    tiling = variants.compiled_tiling(TARGETS[target].warp_size)
     options = {"num_warps": tiling.num_warps, "enable_fp_fusion": tiling.enable_fp_fusion}
-    return triton.compile(source, target=gpu, options=options)
+    return triton.compile(source(variant, target), target=TARGETS[target], options=options)
 
 
 def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Row]:

@@ -81,6 +81,28 @@ def test_binary_has_the_accesses_of_the_assembly():
     assert (len(re.findall(r"LDG\.E\.128", sass)), len(re.findall(r"STG\.E\.128", sass))) == wide_accesses(FEW[0])
 
 
+RULE = """
+import triton
+
+@triton.jit
+def direction(c, g, l, x, buffers):
+    return g * {}, l, buffers
+"""
+
+
+def test_cache_knows_a_kernel_by_the_rule_functions_that_it_is_given(tmp_path):
+    """A rule that was changed is compiled anew, though its functions keep their names."""
+    keys = []
+    for factor in (2.0, 3.0, 2.0):
+        path = tmp_path / f"rule_{len(keys)}.py"
+        path.write_text(RULE.format(factor))
+        spec = importlib.util.spec_from_file_location("rule_of_a_test", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        keys.append(static_triton.source(FEW[0], "sm_90", DIRECTION=module.direction).hash())
+    assert keys[0] == keys[2] != keys[1]
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("target", TARGETS)

@@ -69,12 +69,16 @@ def preconditioner(c, v):
 
 
 @triton.jit
-def direction(c, g, l, x, buffers):
+def adam_direction(c, g, l, x, buffers):
     """Return ``u``, ``z`` and the advanced buffers: both moments."""
     m = buffers[0] + (g - buffers[0]) * c.first_weight
     v = second_moment(c, g, buffers[1])
     p = preconditioner(c, v)
     return (m * c.first_correction) * p, l * p, (m, v)
+
+
+# Triton 3.3 mistakes functions of one name for each other, and LAMB has a direction() that calls this one.
+direction = adam_direction
 
 
 @triton.jit

@@ -5,8 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from extrap_kernels.triton_kernels.kernels.scalars import number, slot, whole_number
-from extrap_kernels.triton_kernels.rules.sgd import constants
-from extrap_kernels.triton_kernels.rules.sgd import direction as sgd_direction
+from extrap_kernels.triton_kernels.rules.sgd import constants, sgd_direction
 
 __all__ = ["constants", "direction", "extragradient_direction", "trust_ratio"]
 

@@ -30,13 +30,17 @@ def constants(scalars, count, trust, A: tl.constexpr):
 
 
 @triton.jit
-def direction(c, g, l, x, buffers):
+def sgd_direction(c, g, l, x, buffers):
     """Return ``u``, ``z`` and the advanced buffers: the momentum, or none."""
     if len(buffers) == 1:
         v = buffers[0] * c.momentum + g * c.grad_weight
         return tl.where(c.nesterov, g + v * c.momentum, v), l, (v,)
     else:
         return g, l, buffers
+
+
+# Triton 3.3 mistakes functions of one name for each other, and LARS has a direction() that calls this one.
+direction = sgd_direction
 
 
 @triton.jit
