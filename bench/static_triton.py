@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import triton
 from extrap_kernels.triton_kernels import variants
-from extrap_kernels.triton_kernels.options import NUMBERS
-from extrap_kernels.triton_kernels.rules import RULES_WITH_NORMS
+from extrap_kernels.triton_kernels.variants import Formats, Rule
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bench.static import KernelRow
+from extrap_kernels.options import CODES
+from extrap_kernels.rules import every_rule
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -59,19 +60,21 @@ class Row(NamedTuple):
     assembly: str
 
 
-def compiled(variant: variants.Variant, target: str) -> Any:
-    """Compile a variant as the dispatcher would launch it on ``target``; return Triton's compiled kernel."""
-    gpu = TARGETS[target]
-    tiling = variants.compiled_tiling(gpu.warp_size)
-    constants = {**variant.constants(), "BLOCK": tiling.block}
+def source(variant: variants.Variant, target: str, **changed: Any) -> ASTSource:
+    """Return what Triton compiles a variant from, with some of its constants ``changed``."""
+    constants = {**variant.constants(), "BLOCK": variants.compiled_tiling(TARGETS[target].warp_size).block, **changed}
     names = variant.kernel.arg_names
-    numbers = {name: "i64" for name in NUMBERS}
-    signature = {n: "constexpr" if n in constants else numbers.get(n) or _POINTERS.get(n, "*i64") for n in names}
+    signature = {n: "constexpr" if n in constants else _POINTERS.get(n, "*i64") for n in names}
     # PyTorch aligns what it allocates.
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
-    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
+    return ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
+
+
+def compiled(variant: variants.Variant, target: str) -> Any:
+    """Compile a variant as the dispatcher would launch it on ``target``; return Triton's compiled kernel."""
+    tiling = variants.compiled_tiling(TARGETS[target].warp_size)
     options = {"num_warps": tiling.num_warps, "enable_fp_fusion": tiling.enable_fp_fusion}
-    return triton.compile(source, target=gpu, options=options)
+    return triton.compile(source(variant, target), target=TARGETS[target], options=options)
 
 
 def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGETS)) -> Iterator[Row]:
@@ -139,20 +142,31 @@ def cuobjdump(cubin: bytes, *options: str) -> str:
         return subprocess.run([tool, *options, file.name], check=True, capture_output=True, text=True).stdout
 
 
+def _rule(name: str) -> Rule:
+    """Return a rule with all of its buffers."""
+    spec = every_rule()[name]
+    return Rule(spec, spec.buffers)
+
+
 def _documented() -> list[variants.Variant]:
     """Return the kernels of the table: every rule with and without noise, and the sums."""
     steps = [
-        variants.Step(rule, buffers, param, param, True, noise)
-        for rule, buffers in (("sgd", 1), ("adam", 2), ("lars", 1), ("lamb", 2))
+        variants.Step(_rule(name), Formats.of(param), noise=noise)
+        for name in ("sgd", "adam", "lars", "lamb")
         for param in ("float32", "bfloat16")
-        for noise in (None, "uniform", "gaussian")
+        for noise in CODES["noise"]
     ]
-    norms = [
-        variants.TrustNorms("lars", 1, "bfloat16", "bfloat16"),
-        variants.TrustNorms("lamb", 2, "bfloat16", "bfloat16"),
-    ]
+    norms = [variants.TrustNorms(_rule(name), Formats.of("bfloat16")) for name in ("lars", "lamb")]
     sums = [variants.SquareSums("bfloat16", "gradients"), variants.SquareSums("float32", "rms")]
     return [*steps, *norms, *sums]
+
+
+def _title(variant: variants.Variant) -> tuple[str, str]:
+    """Return what a table calls a kernel, and the dtypes of parameter and gradient, or of what it sums."""
+    kind = type(variant).__name__
+    if isinstance(variant, variants.SquareSums):
+        return kind, variant.format
+    return f"{kind} {variant.rule.spec.name}", f"{variant.formats.param}, {variant.formats.grad}"
 
 
 def markdown() -> str:
@@ -161,8 +175,7 @@ def markdown() -> str:
     lines.append("|---" * (4 + len(TARGETS)) + "|")
     for variant in _documented():
         found = list(rows([variant]))
-        name = f"{type(variant).__name__} {getattr(variant, 'rule', '')}".strip()
-        dtypes = f"{variant.param}, {variant.grad}" if not isinstance(variant, variants.SquareSums) else variant.dtype
+        name, dtypes = _title(variant)
         sizes = " | ".join(f"{row.registers}" + (f" + {row.spilled}" if row.spilled else "") for row in found)
         accesses = ", ".join(sorted({f"{row.loads}, {row.stores}" for row in found}))
         lines.append(f"| {name} | {dtypes} | {getattr(variant, 'noise', None) or ''} | {sizes} | {accesses} |")
@@ -172,8 +185,8 @@ def markdown() -> str:
 def report_rows() -> list[KernelRow]:
     """Return the rows for :mod:`bench.static`: steps with and without noise that may read a local gradient."""
     steps = [
-        variants.Step(rule, buffers, param, param, True, noise)
-        for rule, buffers in (("sgd", 1), ("adam", 2))
+        variants.Step(_rule(name), Formats.of(param), noise=noise)
+        for name in ("sgd", "adam")
         for param in ("float32", "bfloat16")
         for noise in (None, "gaussian")
     ]
@@ -181,11 +194,12 @@ def report_rows() -> list[KernelRow]:
 
 
 def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
-    size = {"float32": 4, "bfloat16": 2}[step.param]
-    floor = 2 * size + 8 * (1 + step.buffers)
+    param = step.formats.param
+    size = {"float32": 4, "bfloat16": 2}[param]
+    floor = 2 * size + 8 * (1 + len(step.rule.buffers))
     # A thread takes 8 elements. The local gradient does not count: it is read only if there is one.
     by_wide_accesses = (row.loads + row.stores) * 16 / 8 - size
-    name = f"{step.rule}, {step.param}" + (f", {step.noise} noise" if step.noise else "")
+    name = f"{step.rule.spec.name}, {param}" + (f", {step.noise} noise" if step.noise else "")
     # If the wide accesses move less than the floor, narrow ones must move the rest.
     bits = 128 if by_wide_accesses >= floor else 32
     return KernelRow(name, row.target, row.registers, row.spilled, bits, max(by_wide_accesses, floor), floor)
@@ -193,7 +207,7 @@ def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
 
 def launches(rule: str, numels: Sequence[int]) -> int:
     """Return the launches of a step that neither clips nor scales noise by an rms."""
-    return (2 if rule in RULES_WITH_NORMS else 1) if numels else 0
+    return (2 if every_rule()[rule].norm else 1) if numels else 0
 
 
 if __name__ == "__main__":

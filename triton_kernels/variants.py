@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple, Optional, Union
 
 import triton.language as tl
-from extrap_kernels.triton_kernels.norms import square_sums, trust_norms
-from extrap_kernels.triton_kernels.rules import RULES, RULES_WITH_NORMS
-from extrap_kernels.triton_kernels.step import step_kernel
+from extrap_kernels.triton_kernels import rules
+from extrap_kernels.triton_kernels.kernels import philox
+from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
+from extrap_kernels.triton_kernels.kernels.step import step_kernel
 
-DTYPES = {"float32": tl.float32, "float64": tl.float64, "bfloat16": tl.bfloat16, "float16": tl.float16}
-# Of parameter and gradient: a gradient has the dtype of its parameter or of the base iterate.
+from extrap_kernels.launch import PHASES, Phase
+from extrap_kernels.options import CODES
+from extrap_kernels.rules import Buffer, RuleSpec, every_rule
+
+# Of parameter and gradient: a gradient has the dtype of its parameter or of the arithmetic.
 DTYPE_PAIRS = (
     ("float32", "float32"),
     ("float64", "float64"),
@@ -21,28 +27,73 @@ DTYPE_PAIRS = (
     ("float16", "float16"),
     ("float16", "float32"),
 )
-NOISES = ("uniform", "gaussian")
 
 
 def arithmetic(dtype: str) -> str:
-    """Return the dtype of the base iterate for a parameter's dtype."""
+    """Return the dtype of the arithmetic for a parameter's dtype."""
     return "float64" if dtype == "float64" else "float32"
+
+
+class Formats(NamedTuple):
+    """What the numbers of each kind of tensor are stored in, by the names of torch and Triton."""
+
+    param: str
+    grad: str
+    base: str
+    signed: str  # buffers of the rule with numbers of either sign
+    unsigned: str  # the others
+
+    @classmethod
+    def of(cls, param: str, grad: Optional[str] = None) -> Formats:
+        """Return the formats of a state in the dtype of the arithmetic; gradients are as parameters by default."""
+        a = arithmetic(param)
+        return cls(param, grad or param, a, a, a)
+
+    def constants(self) -> dict[str, Any]:
+        """Return the compile-time arguments."""
+        dtypes = {name.upper(): getattr(tl, dtype) for name, dtype in zip(self._fields, self)}
+        return {"A": getattr(tl, arithmetic(self.param)), **dtypes}
+
+
+class Rule(NamedTuple):
+    """A rule with the buffers that it keeps."""
+
+    spec: RuleSpec
+    buffers: tuple[Buffer, ...]
+
+    @classmethod
+    def of(cls, spec: RuleSpec, names: Sequence[str]) -> Rule:
+        """Return the rule with the buffers of these names."""
+        return cls(spec, tuple(buffer for buffer in spec.buffers if buffer.name in names))
+
+    @property
+    def module(self) -> ModuleType:
+        """The rule's functions."""
+        return importlib.import_module(f"{rules.__name__}.{self.spec.name}")
+
+    def constants(self) -> dict[str, Any]:
+        """Return the compile-time arguments that every kernel of a rule takes; functions are among them."""
+        return {
+            "BUFFERS": len(self.buffers),
+            "SIGNS": sum(buffer.signed << k for k, buffer in enumerate(self.buffers)),
+            "OWN_DECAY": self.spec.own_decay,
+            "CONSTANTS": self.module.constants,
+            "DIRECTION": self.module.direction,
+        }
 
 
 @dataclass(frozen=True)
 class Step:
-    """A variant of :func:`step_kernel`: rule and number of its buffers, dtypes, which half, noise, of sharded tensors.
+    """A variant of :func:`step_kernel`: of a rule, formats, a phase, a noise, and for sharded tensors.
 
     Without noise, sharded tensors are stepped as all others are. With it they have kernels of their own: the numbers of
     the elements in the whole tensor would take registers in those of all others.
     """
 
-    rule: str
-    buffers: int
-    param: str
-    grad: str
-    correct: bool
-    noise: Optional[str]
+    rule: Rule
+    formats: Formats
+    phase: Phase = Phase.UPDATE
+    noise: Optional[str] = None
     sharded: bool = False
 
     kernel = step_kernel
@@ -50,43 +101,37 @@ class Step:
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments, without the block."""
         return {
-            "A": DTYPES[arithmetic(self.param)],
-            "PARAM": DTYPES[self.param],
-            "GRAD": DTYPES[self.grad],
-            "RULE": self.rule,
-            "BUFFERS": self.buffers,
-            "CORRECT": self.correct,
-            "NOISE": self.noise,
+            **self.formats.constants(),
+            **self.rule.constants(),
+            "EXTRAGRADIENT_DIRECTION": self.rule.module.extragradient_direction,
+            "TRUST_RATIO": self.rule.module.trust_ratio if self.rule.spec.norm else None,
+            "PHASE": self.phase.value,
+            "NOISE": getattr(philox, f"{self.noise}_pair") if self.noise else None,
             "SHARDED": self.sharded,
         }
 
 
 @dataclass(frozen=True)
 class TrustNorms:
-    """A variant of :func:`trust_norms`: rule and number of its buffers, dtypes."""
+    """A variant of :func:`trust_norms`: of a rule and formats."""
 
-    rule: str
-    buffers: int
-    param: str
-    grad: str
+    rule: Rule
+    formats: Formats
 
     kernel = trust_norms
 
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments, without the block."""
-        return {
-            "A": DTYPES[arithmetic(self.param)],
-            "GRAD": DTYPES[self.grad],
-            "RULE": self.rule,
-            "BUFFERS": self.buffers,
-        }
+        formats = self.formats.constants()
+        del formats["PARAM"]
+        return {**formats, **self.rule.constants(), "NORM": self.rule.spec.norm}
 
 
 @dataclass(frozen=True)
 class SquareSums:
-    """A variant of :func:`square_sums`: dtype of what is summed, ``RESULT``."""
+    """A variant of :func:`square_sums`: the format of what is summed, ``RESULT``."""
 
-    dtype: str
+    format: str
     result: str
 
     kernel = square_sums
@@ -94,8 +139,8 @@ class SquareSums:
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments, without the block."""
         return {
-            "A": DTYPES[arithmetic(self.dtype)],
-            "DTYPE": DTYPES[self.dtype],
+            "A": getattr(tl, arithmetic(self.format)),
+            "FORMAT": getattr(tl, self.format),
             "RESULT": self.result,
         }
 
@@ -104,20 +149,20 @@ Variant = Union[Step, TrustNorms, SquareSums]
 
 
 def every_variant() -> Iterator[Variant]:
-    """Yield every kernel that :mod:`extrap_kernels.backends.triton` may ask for."""
-    halves: list[tuple[bool, Optional[str], bool]] = [(False, None, False), (True, None, False)]
-    halves += [(True, noise, sharded) for noise in NOISES for sharded in (False, True)]
-    for rule, buffers in RULES:
-        for param, grad in DTYPE_PAIRS:
-            for half in halves:
-                yield Step(rule, buffers, param, grad, *half)
-            if rule in RULES_WITH_NORMS:
-                yield TrustNorms(rule, buffers, param, grad)
-    for dtype in DTYPES:
-        yield SquareSums(dtype, "gradients")
-    for dtype in ("float32", "float64"):
+    """Yield every kernel that :class:`extrap_kernels.triton_kernels.executor.TritonExecutor` may ask for."""
+    steps: list[tuple[Phase, Optional[str], bool]] = [(Phase(phase), None, False) for phase in PHASES]
+    steps += [(Phase.UPDATE, noise, sharded) for noise in CODES["noise"] if noise for sharded in (False, True)]
+    for rule in [Rule(spec, buffers) for spec in every_rule().values() for buffers in spec.variants()]:
+        for pair in DTYPE_PAIRS:
+            for step in steps:
+                yield Step(rule, Formats.of(*pair), *step)
+            if rule.spec.norm:
+                yield TrustNorms(rule, Formats.of(*pair))
+    for gradient in sorted({grad for _, grad in DTYPE_PAIRS}):
+        yield SquareSums(gradient, "gradients")
+    for base in sorted({arithmetic(param) for param, _ in DTYPE_PAIRS}):
         for result in ("rows", "rms"):
-            yield SquareSums(dtype, result)
+            yield SquareSums(base, result)
 
 
 class Tiling(NamedTuple):

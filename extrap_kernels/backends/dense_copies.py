@@ -10,6 +10,7 @@ from torch import Tensor
 
 from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
 from extrap_kernels.layout import empty_dense, is_dense, overlaps
+from extrap_kernels.state.layout import arithmetic_dtype
 
 
 def _is_plain(param: Tensor) -> bool:
@@ -66,8 +67,8 @@ class DenseCopies:
             check_gradient(entry.name, source)
         if source.shape != entry.param.shape:
             raise ValueError(f"the gradient of {entry.name} has shape {tuple(source.shape)}; compute it anew")
-        converts = self._grad_dtype != entry.param.dtype
-        if not (converts or source.dtype == self._grad_dtype):
+        # In low precision, a copy would round what the arithmetic can hold.
+        if source.dtype != self._grad_dtype and self._grad_dtype != arithmetic_dtype(entry.param.dtype):
             return None
         return empty_dense(self.dense_params[i], self._grad_dtype).copy_(source)
 
@@ -77,7 +78,7 @@ class DenseCopies:
             self.dense_params[i].copy_(self._entries[i].param)
 
     def put_back(self, stepped: Sequence[int]) -> None:
-        """Make the parameters of the entries ``stepped`` hold what the kernel wrote, and tell autograd of the change."""
+        """Make the parameters of the entries ``stepped`` hold what the kernel wrote; autograd is told of it."""
         everything = len(stepped) == len(self._entries)
         written = self.dense_params if everything else [self.dense_params[i] for i in stepped]
         torch.autograd.graph.increment_version(written)

@@ -3,29 +3,34 @@
 import itertools
 
 import torch
-from extrap_kernels.backends.member import Member
-from extrap_kernels.backends.scaling import Scaling
 
-from extrap_kernels.shards import Shard, _runs
+from extrap_kernels import options
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.launch import Launch, Phase
+from extrap_kernels.shards import Shard, _extents
+from extrap_kernels.state.layout import StateLayout
 
-UNSCALED = Scaling(1.0, 1.0, None)
+
+def launch_of(group, executor, phase=Phase.UPDATE):
+    """The launch of a step whose gradients are taken as they are."""
+    device = executor.device if executor.on_device else None
+    return Launch.of(group, options.scalars_of(group), phase=phase, device=device)
 
 
 def shard_of(whole, cut):
     """Where the part `whole[cut]` lies."""
     parts = 2 if whole.is_complex() else 1
     starts = [span.indices(size)[0] for span, size in zip(cut, whole.shape)]
-    offset, run, pitch = (parts * n for n in _runs(whole.shape, whole[cut].shape, starts))
-    return Shard(offset, run, pitch, parts * whole.numel(), whole.shape[0], (), ())
+    offset, extent, stride = (parts * n for n in _extents(whole.shape, whole[cut].shape, starts))
+    return Shard(offset, extent, stride, parts * whole.numel(), whole.shape[0], (), ())
 
 
-def member_of(values, index, shard, state_names):
+def entry_of(values, index, shard, layout):
     """A parameter with these values before its first step."""
     param = values.detach().clone(memory_format=torch.contiguous_format)
-    base = param.to(torch.promote_types(param.dtype, torch.float32), copy=True)
-    state = {name: torch.zeros_like(base) for name in state_names}
-    state |= {"base": base, "step": torch.zeros((), device=param.device)}
-    return Member(param, state, index, shard)
+    entry = ParamEntry(param, {}, index, f"parameter {index}", shard)
+    layout.prepare(entry.state, param, param.device)
+    return entry
 
 
 class Part:
@@ -34,15 +39,16 @@ class Part:
     rows, columns: the slice of dim 0 and of dim 1, as functions of the size; a vector is with the first columns.
     """
 
-    def __init__(self, executor, optimizer, rows, columns, like_param=True):
-        wholes = optimizer.param_groups[0]["params"]
-        state_names = optimizer.rule.state_names(optimizer.param_groups[0])
+    def __init__(self, executor, optimizer, rows, columns, grad_dtype=None):
+        group = optimizer.param_groups[0]
+        wholes, spec = group["params"], optimizer.rule.SPEC
+        layout = StateLayout.of(spec, group, wholes[0].dtype)
         self.cuts = [self._cut(whole, rows, columns) for whole in wholes]
-        self.members = [
-            member_of(whole[cut], i, shard_of(whole, cut), state_names)
+        self.entries = [
+            entry_of(whole[cut], i, shard_of(whole, cut), layout)
             for i, (whole, cut) in enumerate(zip(wholes, self.cuts))
         ]
-        self.executor = executor(optimizer.rule_name, state_names, self.members, like_param)
+        self.executor = executor(spec, layout, self.entries, grad_dtype or wholes[0].dtype)
 
     @staticmethod
     def _cut(whole, rows, columns):
@@ -51,23 +57,24 @@ class Part:
         return (rows(whole.shape[0]) if columns(3).start == 0 else slice(0, 0),)
 
     def take_gradients(self, wholes):
-        for member, whole, cut in zip(self.members, wholes, self.cuts):
-            member.param.grad = whole.grad[cut].contiguous()
-        assert self.executor.refresh({})
+        for entry, whole, cut in zip(self.entries, wholes, self.cuts):
+            entry.param.grad = whole.grad[cut].contiguous()
+        assert self.executor.bind({}) == []
 
 
-def step_parts(grid, optimizer, *, correct=True):
+def step_parts(grid, optimizer, *, phase=Phase.UPDATE):
     """Step the parts in `grid`, the parts of the same rows in one line of it, as their processes would together."""
     group, parts = optimizer.param_groups[0], list(itertools.chain(*grid))
     for part in parts:
         part.take_gradients(group["params"])
+    launch = launch_of(group, parts[0].executor, phase)
     with torch.no_grad():
-        sums = {part: part.executor.square_sums(group, correct=correct, scaling=UNSCALED) for part in parts}
-        of_tensors = 2 * len(parts[0].members) if hasattr(optimizer.rule, "trust_ratio") else 0
+        sums = {part: part.executor.square_sums(launch) for part in parts}
+        of_tensors = 2 * len(parts[0].entries) if optimizer.rule.SPEC.norm is not None else 0
         lines = grid if group["noise_scale"] == "filter" else [parts]
         for line, span in [(parts, slice(of_tensors))] + [(line, slice(of_tensors, None)) for line in lines]:
             total = sum(sums[part][span] for part in line)
             for part in line:
                 sums[part][span] = total
         for part in parts:
-            part.executor.run(group, key=group["seed"], correct=correct, scaling=UNSCALED)
+            part.executor.run(launch)

@@ -11,15 +11,23 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="nothing is compiled under the interpreter"),
 ]
 if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in os.environ:
-    from bench import static_triton
     from extrap_kernels.triton_kernels import variants
+    from extrap_kernels.triton_kernels.variants import Formats, Rule
+
+    from bench import static_triton
+    from extrap_kernels.launch import Phase
+    from extrap_kernels.rules import every_rule
+
+    def rule(name, buffers):
+        spec = every_rule()[name]
+        return Rule(spec, spec.buffers[:buffers])
 
     BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
     TARGETS = tuple(static_triton.TARGETS)
     FEW = [
-        variants.Step("sgd", 1, "float32", "float32", True, None),
-        variants.Step("adam", 2, "bfloat16", "bfloat16", True, "gaussian"),
-        variants.TrustNorms("lamb", 2, "float16", "float32"),
+        variants.Step(rule("sgd", 1), Formats.of("float32")),
+        variants.Step(rule("adam", 2), Formats.of("bfloat16"), noise="gaussian"),
+        variants.TrustNorms(rule("lamb", 2), Formats.of("float16", "float32")),
         variants.SquareSums("bfloat16", "gradients"),
     ]
 else:
@@ -29,15 +37,16 @@ else:
 def wide_accesses(variant):
     """128-bit loads and stores of 8 elements for each thread, in the path of aligned tensors."""
     if isinstance(variant, variants.SquareSums):
-        return 8 * BYTES[variant.dtype] // 16, 0
-    base, grad, param = (BYTES[name] for name in (variants.arithmetic(variant.param), variant.grad, variant.param))
+        return 8 * BYTES[variant.format] // 16, 0
+    formats, buffers = variant.formats, len(variant.rule.buffers)
+    base, grad, param = BYTES[formats.base], BYTES[formats.grad], BYTES[formats.param]
     if isinstance(variant, variants.TrustNorms):
-        arrays = [base, grad] + [base] * (2 if variant.rule == "lamb" else 0)
+        arrays = [base, grad] + [base] * (2 if variant.rule.spec.name == "lamb" else 0)
         return sum(8 * size // 16 for size in arrays), 0
     # Both gradients; the buffers, of which the first half of an extragradient step needs Adam's second moment only.
-    buffers = variant.buffers if variant.correct else variant.buffers // 2
-    loads = [base, grad, grad] + [base] * buffers + ([] if variant.correct else [param])
-    stores = [base, param] + [base] * (buffers if variant.correct else 0)
+    updates = variant.phase is Phase.UPDATE
+    loads = [base, grad, grad] + [base] * (buffers if updates else buffers // 2) + ([] if updates else [param])
+    stores = [base, param] + [base] * (buffers if updates else 0)
     return sum(8 * size // 16 for size in loads), sum(8 * size // 16 for size in stores)
 
 
@@ -60,7 +69,7 @@ def test_kernels_use_wide_accesses(target):
 @pytest.mark.parametrize("target, conversion", [("sm_80", r"cvt\.rn\.bf16"), ("sm_90", r"cvt\.rn\.bf16x2\.f32")])
 def test_bfloat16_is_rounded_by_the_hardware(target, conversion):
     """Nothing of what makes up for the interpreter's conversion is in the compiled code."""
-    (row,) = static_triton.rows([variants.Step("sgd", 0, "bfloat16", "bfloat16", True, None)], [target])
+    (row,) = static_triton.rows([variants.Step(rule("sgd", 0), Formats.of("bfloat16"))], [target])
     stores = len(re.findall(r"st\.global\S*\.b16", row.assembly))
     assert re.search(conversion, row.assembly) and stores and "32767" not in row.assembly
 
@@ -70,6 +79,28 @@ def test_binary_has_the_accesses_of_the_assembly():
     kernel = static_triton.compiled(FEW[0], "sm_90")
     sass = static_triton.cuobjdump(kernel.asm["cubin"], "--dump-sass")
     assert (len(re.findall(r"LDG\.E\.128", sass)), len(re.findall(r"STG\.E\.128", sass))) == wide_accesses(FEW[0])
+
+
+RULE = """
+import triton
+
+@triton.jit
+def direction(c, g, l, x, buffers):
+    return g * {}, l, buffers
+"""
+
+
+def test_cache_knows_a_kernel_by_the_rule_functions_that_it_is_given(tmp_path):
+    """A rule that was changed is compiled anew, though its functions keep their names."""
+    keys = []
+    for factor in (2.0, 3.0, 2.0):
+        path = tmp_path / f"rule_{len(keys)}.py"
+        path.write_text(RULE.format(factor))
+        spec = importlib.util.spec_from_file_location("rule_of_a_test", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        keys.append(static_triton.source(FEW[0], "sm_90", DIRECTION=module.direction).hash())
+    assert keys[0] == keys[2] != keys[1]
 
 
 @pytest.mark.slow

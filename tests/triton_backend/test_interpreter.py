@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.xdist_group("interpreter"),
 ]
 PARITY = "triton_backend/test_triton_parity.py"
+BINDING = "triton_backend/test_triton_binding.py"
 SHARDS = ("triton_backend/test_triton_shards.py", "distributed/test_sharded_triton.py")
 
 
@@ -32,6 +33,10 @@ def run(*arguments):
 
 def test_parity_with_the_reference():
     assert run(PARITY, "-m", "not slow") >= 20
+
+
+def test_binding():
+    assert run(BINDING) >= 12
 
 
 def test_sharded_parameters():
@@ -86,11 +91,11 @@ optimizer = ExtrapSGD([param], lr=0.25, backend="triton")
 for _ in range(2):
     param.grad = torch.ones(2)
     optimizer.step()
-    plan = optimizer._plans[0]
+    plan = optimizer.stepper._plans[0]
 assert (param == 0.25).all()
 param.grad = torch.ones(2)
 optimizer.step()
-assert optimizer._plans[0] is plan, "planned anew for every step"
+assert optimizer.stepper._plans[0] is plan, "planned anew for every step"
 """
 
 

@@ -11,6 +11,9 @@ import pytest
 import torch
 from parts import Part, step_parts
 
+from extrap_kernels.launch import Phase
+from extrap_kernels.state.layout import arithmetic_dtype
+
 pytestmark = pytest.mark.skipif(
     "triton" not in helpers.DEVICES, reason="needs a GPU, or TRITON_INTERPRET=1 before Python starts"
 )
@@ -125,8 +128,8 @@ def test_local_gradients_of_another_dtype(local_dtype):
 
 def test_what_a_step_asks_for_is_enumerated(monkeypatch):
     """So that the kernels that test_compiled.py compiles are all that there are."""
-    from extrap_kernels.backends.triton import TritonExecutor
     from extrap_kernels.triton_kernels import variants
+    from extrap_kernels.triton_kernels.executor import TritonExecutor
 
     asked, everything = set(), lambda n: slice(0, n)
     monkeypatch.setattr(variants, "launch", lambda variant, programs, *_: programs and asked.add(variant))
@@ -137,9 +140,10 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
                 options = {**helpers.RULES[rule].variants[variant], **perturbation, "max_grad_norm": 1.0}
                 optimizer = helpers.RULES[rule].optimizer(params, backend="triton", **options)
                 helpers.train(optimizer, steps=1)
-                for like_param in (True, False):
-                    part = Part(TritonExecutor, optimizer, everything, everything, like_param)
-                    step_parts([[part]], optimizer, correct=perturbation["noise"] is not None)
+                for grad_dtype in (dtype, arithmetic_dtype(dtype)):
+                    part = Part(TritonExecutor, optimizer, everything, everything, grad_dtype)
+                    phase = Phase.EXTRAPOLATE if perturbation["noise"] is None else Phase.UPDATE
+                    step_parts([[part]], optimizer, phase=phase)
                 optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
                 helpers.train(optimizer, steps=1)
     assert asked == set(variants.every_variant())
@@ -156,24 +160,24 @@ LAUNCHES = {
 
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_launches_of_a_step(monkeypatch, name):
-    """However many tensors there are; and the table of gradients is copied only when one of them has moved."""
-    from extrap_kernels.triton_kernels import plan, variants
+    """However many tensors there are; and the table is copied only when a gradient has moved or a scalar changed."""
+    from extrap_kernels.triton_kernels import tables, variants
 
     options, expected = LAUNCHES[name]
-    launched, copied = [], []
-    write = plan.PinnedTable.write
+    launched, copied = [], []  # copied: for each step, what its writes of the table have done
+    write = tables.PinnedTable.write
 
     def launch(variant, programs, *_):
         if programs:
             launched.append(type(variant).__name__)
 
-    def noted_write(table, rows):
-        before = table._rows
-        write(table, rows)
-        copied.append(table._rows is not before)
+    def noted_write(table, cells):
+        before = table._written
+        write(table, cells)
+        copied[-1].append(table._written is not before)
 
     monkeypatch.setattr(variants, "launch", launch)
-    monkeypatch.setattr(plan.PinnedTable, "write", noted_write)
+    monkeypatch.setattr(tables.PinnedTable, "write", noted_write)
     params = helpers.zoo("triton")
     rule = helpers.RULES.get(name, helpers.RULES["sgd"])
     optimizer = rule.optimizer(params, lr=0.1, backend="triton", **options)
@@ -182,9 +186,17 @@ def test_launches_of_a_step(monkeypatch, name):
         # Laid out as the kernel reads them: others are copied to new memory in each step.
         p.grad = torch.empty_like(p).copy_(p.grad) if p.is_contiguous() else None
     for _ in range(2):
+        copied.append([])
         optimizer.step()
-    assert launched == expected * 2 and copied == [True, False]
+    assert launched == expected * 2 and [first for first, *_ in copied] == [True, False]
+    if name != "clipped":  # whose clip factor has an address, which may be a new one
+        assert copied == [[True], [False]]
     params[1].grad = params[1].grad.clone()
     params[5].grad = params[5].grad.clone()
+    copied.append([])
     optimizer.step()
-    assert copied == [True, False, True]
+    assert [first for first, *_ in copied] == [True, False, True]
+    optimizer.param_groups[0]["lr"] = 0.2
+    copied.append([])
+    optimizer.step()
+    assert any(copied[-1])

@@ -3,11 +3,12 @@
 import helpers
 import pytest
 import torch
-from parts import UNSCALED, Part, member_of, step_parts
+from parts import Part, entry_of, launch_of, step_parts
 
 from extrap_kernels.backends.reference import ReferenceExecutor
-from extrap_kernels.reference import sgd
+from extrap_kernels.launch import Phase
 from extrap_kernels.shards import Shard
+from extrap_kernels.state.layout import StateLayout
 
 pytestmark = pytest.mark.skipif(
     "triton" not in helpers.DEVICES, reason="needs a GPU, or TRITON_INTERPRET=1 before Python starts"
@@ -15,10 +16,9 @@ pytestmark = pytest.mark.skipif(
 if "triton" in helpers.DEVICES:
     import triton
     import triton.language as tl
-
-    from extrap_kernels.backends.triton import TritonExecutor
-    from extrap_kernels.triton_kernels.perturbation import positions
-    from extrap_kernels.triton_kernels.table import NoiseRow
+    from extrap_kernels.triton_kernels.executor import TritonExecutor
+    from extrap_kernels.triton_kernels.kernels.noise import positions
+    from extrap_kernels.triton_kernels.kernels.table import NoiseRow
 
 # Runs of odd length, runs of whole vectors, three dimensions, a vector, and empty parts: of 2 rows, of 1 column.
 SHAPES = ((7, 33), (9, 24), (2, 6, 5), (5,), (3, 1), (3, 0))
@@ -40,20 +40,20 @@ def check(rule_name, variant, perturbation, dtype, cut, steps=2):
     grid = [[Part(TritonExecutor, optimizer, r, c) for c in columns] for r in rows]
     halves = 2 if group["extrapolation"] == "extragradient" else 1
     for t in range(halves * steps):
-        correct = t % halves == halves - 1
+        phase = Phase.UPDATE if t % halves == halves - 1 else Phase.EXTRAPOLATE
         helpers.set_gradients(wholes, t)
-        step_parts(grid, optimizer, correct=correct)
-        optimizer.step() if correct else optimizer.extrapolate()
+        step_parts(grid, optimizer, phase=phase)
+        optimizer.step() if phase is Phase.UPDATE else optimizer.extrapolate()
         for line in grid:
             for part in line:
                 compare(part, wholes, optimizer)
 
 
 def compare(part, wholes, optimizer):
-    for member, whole, cut in zip(part.members, wholes, part.cuts):
+    for entry, whole, cut in zip(part.entries, wholes, part.cuts):
         expected = {"param": whole.detach()[cut]}
         expected |= {name: value[cut] if value.dim() else value for name, value in optimizer.state[whole].items()}
-        actual = {"param": member.param, **member.state}
+        actual = {"param": entry.param, **entry.state}
         if whole.dtype.to_real() == torch.float64:
             torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
         else:
@@ -88,29 +88,28 @@ def test_dtypes_step_as_the_whole(scale, dtype):
     check("lamb", "decay", {"noise": "uniform", "noise_scale": scale}, dtype, "rows and columns")
 
 
-# Offset, run, pitch: multiples of 4; not; one run; shorter than a counter; beyond 32 bits.
+# Offset, extent, stride: multiples of 4; not; one extent; shorter than a counter; beyond 32 bits.
 PLACES = [(4, 8, 20), (8, 8, 21), (3, 8, 20), (0, 7, 28), (5, 99, 0), (8, 99, 7), (2, 1, 3), (2, 3, 2**33)]
 PLACES += [(2**40 + 1, 99, 0), (2**40 + 4, 16, 2**36), (2**34 - 2, 99, 0)]
 
 
-@pytest.mark.parametrize("offset, run, pitch", PLACES)
+@pytest.mark.parametrize("offset, extent, stride", PLACES)
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
-def test_noise_is_that_of_the_position(noise, offset, run, pitch):
+def test_noise_is_that_of_the_position(noise, offset, extent, stride):
     """Against the reference."""
     optimizer = helpers.RULES["sgd"].optimizer([torch.zeros(1)], lr=0.1, noise=noise, noise_std=1.0, seed=7)
-    group, shard = optimizer.param_groups[0], Shard(offset, run, pitch, 2**50, 1, (), ())
-    results = []
-    for backend in ("triton", "reference"):
-        member = member_of(torch.zeros(99, device=helpers.DEVICES[backend]), 3, shard, ())
-        member.param.grad = torch.zeros_like(member.param)
-        if backend == "triton":
-            executor = TritonExecutor("sgd", (), [member], True)
-            assert executor.refresh({})
-        else:
-            executor = ReferenceExecutor(sgd, [member], {})
-        executor.square_sums(group, correct=True, scaling=UNSCALED)
-        executor.run(group, key=7, correct=True, scaling=UNSCALED)
-        results.append(member.param.cpu())
+    group, shard = optimizer.param_groups[0], Shard(offset, extent, stride, 2**50, 1, (), ())
+    spec, results = optimizer.rule.SPEC, []
+    layout = StateLayout.of(spec, group, torch.float32)
+    for backend, executor_type in (("triton", TritonExecutor), ("reference", ReferenceExecutor)):
+        entry = entry_of(torch.zeros(99, device=helpers.DEVICES[backend]), 3, shard, layout)
+        entry.param.grad = torch.zeros_like(entry.param)
+        executor = executor_type(spec, layout, [entry], torch.float32)
+        assert executor.bind({}) == []
+        launch = launch_of(group, executor)
+        executor.square_sums(launch)
+        executor.run(launch)
+        results.append(entry.param.cpu())
     if noise == "uniform":
         helpers.assert_same_bits(*results)
     else:
@@ -127,14 +126,14 @@ if "triton" in helpers.DEVICES:
         tl.store(out + tl.program_id(0) * BLOCK + o, positions(place, start, o))
 
 
-@pytest.mark.parametrize("run", [1, 3, 64, 1000, 2**30 - 1, 2**30, 2**30 + 1, 2**31 + 5, 2**40 + 3, 2**62])
-@pytest.mark.parametrize("offset, pitch", [(0, 0), (2**41 + 3, 2**20 + 1)])
-def test_positions_in_long_runs(run, offset, pitch):
-    """Where a tile starts a little before, at and after the end of a run."""
+@pytest.mark.parametrize("extent", [1, 3, 64, 1000, 2**30 - 1, 2**30, 2**30 + 1, 2**31 + 5, 2**40 + 3, 2**62])
+@pytest.mark.parametrize("offset, stride", [(0, 0), (2**41 + 3, 2**20 + 1)])
+def test_positions_in_long_extents(extent, offset, stride):
+    """Where a tile starts a little before, at and after the end of an extent."""
     device = helpers.DEVICES["triton"]
-    starts = [k * run + d for k in (0, 1, 5) for d in (-64, -60, -4, 0, 4) if 0 <= k * run + d < 2**62]
+    starts = [k * extent + d for k in (0, 1, 5) for d in (-64, -60, -4, 0, 4) if 0 <= k * extent + d < 2**62]
     out = torch.empty(len(starts), 64, dtype=torch.int64, device=device)
-    tables = [torch.tensor(values, device=device) for values in ((offset, run, pitch), starts)]
+    tables = [torch.tensor(values, device=device) for values in ((offset, extent, stride), starts)]
     write_positions[(len(starts),)](out, *tables, BLOCK=64)
-    expected = [[offset + i // run * pitch + i % run for i in range(start, start + 64)] for start in starts]
+    expected = [[offset + i // extent * stride + i % extent for i in range(start, start + 64)] for start in starts]
     assert out.tolist() == expected

@@ -12,39 +12,40 @@ import triton.language as tl
 
 
 class TensorRow(NamedTuple):
-    """A tensor: its size in real numbers, and addresses that last as long as the plan."""
+    """A tensor: its size in real numbers, and the addresses of this step."""
 
     numel: Any
-    y: Any
-    base: Any
-    m: Any  # buffers of the rule, 0 where it has none
-    v: Any
-    step: Any  # of a float32, the count of the steps taken
     index: Any  # position in the optimizer
     chunks: Any  # number of its rows among the chunks
-
-
-class GradientRow(NamedTuple):
-    """The gradients of a tensor in this step."""
-
-    gradient: Any
+    step: Any  # of a float32, the count of the steps taken
+    y: Any
+    base: Any  # that of y where no base is stored
+    gradient: Any  # 0: the tensor is skipped in this step
     local: Any  # 0 where this worker's own gradient is the gradient
-    aligned: Any  # 1 where everything that is read and written of the tensor starts at a multiple of 16 bytes
+    aligned: Any  # 1 where all that is read and written starts at a multiple of 16 bytes
+    buffers: Any = ()  # of the rule, in its order
+
+
+# Columns before the buffers, and of a row of the table: one cache line of 128 bytes.
+BUFFER_COLUMN = tl.constexpr(len(TensorRow._fields) - 1)
+TENSOR_COLUMNS = tl.constexpr(16)
+# The most buffers that a rule may have here.
+MAX_BUFFERS = TENSOR_COLUMNS.value - BUFFER_COLUMN.value
 
 
 class NoiseRow(NamedTuple):
     """The noise of a tensor: the rows that it is scaled by, and where a part of a tensor lies in the whole.
 
-    Element ``i`` in memory lies in row ``i // stride % count``, and in the whole tensor at
-    ``offset + i // run * pitch + i % run``.
+    Element ``i`` in memory lies in row ``i // row_stride % rows``, and in the whole tensor at
+    ``offset + i // extent * stride + i % extent``.
     """
 
     first: Any  # position of the first row's rms; -1 for a tensor without noise
-    stride: Any
-    count: Any
+    row_stride: Any
+    rows: Any
     offset: Any
-    run: Any
-    pitch: Any
+    extent: Any
+    stride: Any
 
 
 class Chunk(NamedTuple):
@@ -60,19 +61,22 @@ class Piece(NamedTuple):
 
     tensor: Any
     row: Any
-    stride: Any  # of the rows, as in NoiseRow
-    count: Any
+    row_stride: Any  # as in NoiseRow
+    rows: Any
     begin: Any
     end: Any
-    group: Any  # what it is summed up with: the programs `first` to `first + pieces`
+    total: Any  # which sum it is a term of, one of those of the programs `first` to `first + pieces`
     first: Any
     pieces: Any
 
 
 @triton.jit
-def tensor_row(tensors, i):
-    """Load row ``i``."""
-    p = tensors + i * 8
+def tensor_row(tensors, i, BUFFERS: tl.constexpr):
+    """Load row ``i`` with the addresses of ``BUFFERS`` buffers."""
+    p = tensors + i * TENSOR_COLUMNS
+    buffers = ()
+    for k in tl.static_range(BUFFERS):
+        buffers += (tl.load(p + BUFFER_COLUMN + k),)  # type: ignore[assignment]
     return TensorRow(
         tl.load(p),
         tl.load(p + 1),
@@ -82,20 +86,15 @@ def tensor_row(tensors, i):
         tl.load(p + 5),
         tl.load(p + 6),
         tl.load(p + 7),
+        tl.load(p + 8),
+        buffers,
     )
 
 
 @triton.jit
-def gradient_row(gradients, i):
+def noise_row(table, i):
     """Load row ``i``."""
-    p = gradients + i * 3
-    return GradientRow(tl.load(p), tl.load(p + 1), tl.load(p + 2))
-
-
-@triton.jit
-def noise_row(rows, i):
-    """Load row ``i``."""
-    p = rows + i * 6
+    p = table + i * 6
     return NoiseRow(tl.load(p), tl.load(p + 1), tl.load(p + 2), tl.load(p + 3), tl.load(p + 4), tl.load(p + 5))
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from extrap_kernels.triton_kernels.adam import adam_direction
+from extrap_kernels.triton_kernels.rules.adam import adam_direction, constants, extragradient_direction
+
+__all__ = ["constants", "direction", "extragradient_direction", "trust_ratio"]
 
 
 @triton.jit
-def lamb_trust_ratio(norm_x, norm_u):
+def trust_ratio(scalars, norm_x, norm_u):
     """Return the float64 trust ratio."""
     return tl.where((norm_x > 0) & (norm_u > 0), norm_x / norm_u, 1.0)
 
 
 @triton.jit
-def lamb_direction(rule, g, l, x, m, v):
+def direction(c, g, l, x, buffers):
     """Return ``u``, ``z`` and both moments. Before the trust ratio is known it is 1, and ``u`` what its norm is of."""
-    u, z, m, v = adam_direction(rule, g, l, m, v)
-    return (u + x * rule.decay) * rule.trust, z, m, v
+    u, z, buffers = adam_direction(c, g, l, x, buffers)
+    return (u + x * c.decay) * c.trust, z, buffers

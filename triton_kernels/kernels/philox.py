@@ -1,4 +1,4 @@
-"""Philox4x32-10 (Salmon et al., SC 2011) and the noise made from it.
+"""Philox4x32-10 (Salmon et al., SC 2011) and the noise made from it, a function ``<noise>_pair`` for each kind.
 
 Twins: ``csrc/core/philox.h`` and ``csrc/core/noise.h``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from extrap_kernels.triton_kernels.storage import square_root
+from extrap_kernels.triton_kernels.kernels.formats import square_root
 
 
 @triton.jit
@@ -66,8 +66,14 @@ def sine_cosine_turns(u):
 
 
 @triton.jit
-def normal_pair(word_a, word_b):
-    """Box-Muller: two independent N(0, 1) from two words."""
+def uniform_pair(word_a, word_b):
+    """Return two independent U(-1, 1) from two words, in float32."""
+    return unit_interval(word_a) * 2.0 - 1.0, unit_interval(word_b) * 2.0 - 1.0
+
+
+@triton.jit
+def gaussian_pair(word_a, word_b):
+    """Return two independent N(0, 1) from two words, in float32 (Box-Muller)."""
     radius = square_root(log_unit(unit_interval(word_a)) * -2.0)
     sine, cosine = sine_cosine_turns(unit_interval(word_b))
     return radius * cosine, radius * sine
@@ -88,28 +94,21 @@ def words(key, index, step, counter):
 
 
 @triton.jit
-def number_pair(word_a, word_b, GAUSSIAN: tl.constexpr):
-    """Return the float32 noise of two positions that follow each other: U(-1, 1), or N(0, 1) where ``GAUSSIAN``."""
-    if GAUSSIAN:
-        a, b = normal_pair(word_a, word_b)
-    else:
-        a, b = unit_interval(word_a) * 2.0 - 1.0, unit_interval(word_b) * 2.0 - 1.0
-    return a, b
+def noise_of_counters(key, index, step, counter, PAIR: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the noise of ``BLOCK`` elements, of which each four share one of the ``BLOCK // 4`` counters.
 
-
-@triton.jit
-def noise_of_counters(key, index, step, counter, BLOCK: tl.constexpr, GAUSSIAN: tl.constexpr):
-    """Return the noise of ``BLOCK`` elements, of which each four have one of the ``BLOCK // 4`` counters."""
+    ``PAIR`` makes the noise of two positions that follow each other from two words.
+    """
     w0, w1, w2, w3 = words(key, index, step, counter)
-    n0, n1 = number_pair(w0, w1, GAUSSIAN)
-    n2, n3 = number_pair(w2, w3, GAUSSIAN)
+    n0, n1 = PAIR(w0, w1)
+    n2, n3 = PAIR(w2, w3)
     return tl.join(tl.join(n0, n2), tl.join(n1, n3)).reshape(BLOCK)
 
 
 @triton.jit
-def noise_at(key, index, step, position, GAUSSIAN: tl.constexpr):
+def noise_at(key, index, step, position, PAIR: tl.constexpr):
     """Return the noise at any positions, each of which costs a counter."""
     w0, w1, w2, w3 = words(key, index, step, position >> 2)
     second = position & 2 != 0
-    even, odd = number_pair(tl.where(second, w2, w0), tl.where(second, w3, w1), GAUSSIAN)
+    even, odd = PAIR(tl.where(second, w2, w0), tl.where(second, w3, w1))
     return tl.where(position & 1 != 0, odd, even)

@@ -1,0 +1,122 @@
+"""Backend `triton` and the tensors of a step: absent gradients, a base that is not stored, freed memory; its table."""
+
+from array import array
+
+import helpers
+import pytest
+import torch
+from parts import entry_of, launch_of
+
+from extrap_kernels.state.layout import StateLayout
+
+pytestmark = pytest.mark.skipif(
+    "triton" not in helpers.DEVICES, reason="needs a GPU, or TRITON_INTERPRET=1 before Python starts"
+)
+if "triton" in helpers.DEVICES:
+    from extrap_kernels.triton_kernels import tables
+    from extrap_kernels.triton_kernels.executor import TritonExecutor
+
+LAYOUTS = ("three", "matrix", "empty", "columns", "offset")
+
+
+def steps_with_absent_gradients(backend, rule, options):
+    params = helpers.zoo(backend, torch.float32, LAYOUTS)
+    optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend=backend, **options)
+    executors = []
+    for t in range(4):
+        helpers.set_gradients(params, t)
+        for k, p in enumerate(params):
+            # The first one has no gradient, and no state, before the third step.
+            if (k == 0 and t < 2) or (k > 0 and (k + t) % 3 == 0):
+                p.grad = None
+        optimizer.step()
+        executors.append(optimizer.stepper._plans[0].executors)
+    assert executors[0] == executors[-1], "planned anew"
+    return [tree for tree in helpers.snapshot(optimizer)]
+
+
+@pytest.mark.parametrize(
+    "rule, options",
+    [
+        ("sgd", {"momentum": 0.9, "noise": "uniform"}),
+        ("adamw", {"extrapolation": None, "max_grad_norm": 1e-2}),
+        ("lars", {"momentum": 0.9, "max_grad_norm": 1.0}),
+    ],
+    ids=helpers.describe,
+)
+def test_tensors_without_gradients_are_skipped(rule, options):
+    """By the plan that steps them once they have one; also in norms and in sums of squares."""
+    expected, actual = (steps_with_absent_gradients(b, rule, options) for b in ("reference", "triton"))
+    assert [int(state["step"]) for state in actual[1]] == [int(state["step"]) for state in expected[1]]
+    for a, b in zip(actual[0], expected[0]):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "lamb"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=helpers.describe)
+def test_no_base_where_the_parameter_holds_it(rule, dtype):
+    results = []
+    for backend in ("reference", "triton"):
+        params = helpers.zoo(backend, dtype, LAYOUTS)
+        optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, extrapolation=None, backend=backend)
+        helpers.train(optimizer, steps=2)
+        assert all("base" not in optimizer.state[p] for p in params)
+        results.append([p.detach().cpu() for p in params])
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["base", "momentum_buffer", "gradient"])
+def test_freed_memory_is_an_error(name):
+    (param,) = helpers.zoo("triton", torch.float32, ["vector"])
+    optimizer = helpers.RULES["sgd"].optimizer([param], lr=0.1, momentum=0.9, backend="triton")
+    helpers.train(optimizer, steps=1)
+    tensor = param.grad if name == "gradient" else optimizer.state[param][name]
+    before = param.detach().clone()
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=f"the storage of (the )?{name} has 0 bytes, .* restore it"):
+        optimizer.step()
+    assert torch.equal(param, before)
+
+
+def test_incomplete_state_is_reported():
+    optimizer = helpers.RULES["sgd"].optimizer([torch.zeros(1)], lr=0.1, momentum=0.9)
+    group, spec = optimizer.param_groups[0], optimizer.rule.SPEC
+    layout = StateLayout.of(spec, group, torch.float32)
+    entries = [entry_of(torch.ones(4, device=helpers.DEVICES["triton"]), i, None, layout) for i in range(3)]
+    for entry in entries:
+        entry.param.grad = torch.ones_like(entry.param)
+    executor = TritonExecutor(spec, layout, entries, torch.float32)
+    assert executor.bind({}) == []
+    del entries[0].state["momentum_buffer"]
+    entries[2].state["base"] = entries[2].state["base"].double()
+    assert executor.bind({}) == [0, 2]
+    for i in (0, 2):
+        layout.prepare(entries[i].state, entries[i].param, executor.device)
+    assert executor.bind({}) == []
+    executor.run(launch_of(group, executor))
+    assert all(float(entry.state["step"]) == 1 for entry in entries)
+    entries[1].param.data = torch.ones(5, device=executor.device)
+    assert executor.bind({}) is None
+
+
+def test_captured_tables(monkeypatch):
+    """A graph copies the version that it was captured with; memory for more than a few must be had in between."""
+    table = tables.PinnedTable(2, torch.device("cpu"))
+    monkeypatch.setattr(table, "_host", lambda: torch.empty(2, dtype=torch.int64))
+    table._pinned = True
+    versions = [array("q", [k, -k]) for k in range(table.SPARE + 1)]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    table.write(versions[0])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for cells in [*versions[: table.SPARE], versions[0]]:
+        table.write(cells)
+        assert table.on_device.tolist() == cells.tolist()
+    with pytest.raises(RuntimeError, match="call step.. once outside of a graph"):
+        table.write(versions[-1])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    table.on_device.zero_()  # as a replay might
+    table.write(versions[0])
+    assert table.on_device.tolist() == versions[0].tolist()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    table.write(versions[-1])
+    assert table.on_device.tolist() == versions[-1].tolist()

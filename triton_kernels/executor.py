@@ -1,0 +1,246 @@
+"""Steps a bucket by Triton's kernels: tensors that share a device, a dtype and a gradient dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Optional
+
+import torch
+import triton
+from extrap_kernels.triton_kernels import is_interpreted, variants
+from extrap_kernels.triton_kernels.binding import Addresses, Signature
+from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
+from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
+from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
+from torch import Tensor
+
+from extrap_kernels.backends.dense_copies import DenseCopies
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.launch import Launch, Phase
+from extrap_kernels.rules import RuleSpec
+from extrap_kernels.state.layout import StateLayout
+
+# What launches captured in CUDA graphs read; they may be replayed for as long as the process lives.
+_captured: list[TritonExecutor] = []
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of the real numbers that a dtype consists of."""
+    return str(dtype.to_real()).removeprefix("torch.")
+
+
+def _device_guard(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _tiling(params: Sequence[Tensor], device: torch.device) -> Tiling:
+    if is_interpreted():
+        return variants.interpreter_tiling(max(map(real_numel, params)))
+    return variants.compiled_tiling(triton.runtime.driver.active.get_current_target().warp_size)
+
+
+def _formats(rule: Rule, layout: StateLayout, param: torch.dtype, grad: torch.dtype) -> Formats:
+    plain = _dtype_name(layout.base_dtype)
+    stored = {buffer.signed: _dtype_name(layout.dtype_of(buffer.name)) for buffer in rule.buffers}
+    return Formats(_dtype_name(param), _dtype_name(grad), plain, stored.get(True, plain), stored.get(False, plain))
+
+
+class TritonExecutor:
+    """Steps its entries in one launch; rules that scale by norms take one more, and so do noise scales that are an rms.
+
+    For its arguments see :class:`extrap_kernels.backends.executor.ExecutorType`.
+    """
+
+    on_device = True
+
+    def __init__(
+        self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype
+    ) -> None:
+        if len(layout.buffers) > MAX_BUFFERS:
+            raise ValueError(
+                f"rule {spec.name!r} keeps {len(layout.buffers)} buffers; Triton takes up to {MAX_BUFFERS}"
+            )
+        self.device = entries[0].param.device
+        self._layout, self._entries = layout, entries
+        self._rule = Rule.of(spec, layout.buffers)
+        self._copies = DenseCopies(entries, grad_dtype)
+        params = self._copies.dense_params
+        self._formats = _formats(self._rule, layout, params[0].dtype, grad_dtype)
+        self._param_signatures = [Signature.of(entry.param) for entry in entries]
+        self._grad_signatures = [Signature.of(param)._replace(dtype=grad_dtype) for param in params]
+        self._state_signatures = [self._signatures_of_state(param) for param in params]
+        self._addresses = Addresses()
+        self._held: list[Any] = []
+        self._bound: list[int] = []
+        self._square_sums: Optional[Tensor] = None
+        with _device_guard(self.device):
+            self._make_tables(params)
+
+    def _signatures_of_state(self, param: Tensor) -> list[tuple[str, Signature]]:
+        """Return the names of the tensors in the state of a dense parameter, in the order of the table, with theirs."""
+        step = Signature(torch.Size(), (), torch.float32, self.device)
+        like = Signature.of(param)
+        return [("step", step), *((n, like._replace(dtype=self._layout.dtype_of(n))) for n in self._layout.names)]
+
+    def _make_tables(self, params: Sequence[Tensor]) -> None:
+        self._tiling = _tiling(params, self.device)
+        numels = [real_numel(param) for param in params]
+        chunk_rows = chunks(numels, self._tiling.chunk)
+        counts = [0] * len(params)
+        for tensor, *_ in chunk_rows:
+            counts[tensor] += 1
+        rows = [
+            TensorRow(numel, entry.index, count, *[0] * 6) for entry, numel, count in zip(self._entries, numels, counts)
+        ]
+        self._programs = len(chunk_rows)
+        self._table = LaunchTable(rows, self.device)
+        self._chunks = device_table(chunk_rows, self.device)
+        self._counters = torch.zeros(len(params), dtype=torch.int32, device=self.device)
+        self._whole_tensors = [(i, 0, Spread(numel, max(1, numel), 1)) for i, numel in enumerate(numels)]
+        self._gradient_sums: Optional[Sums] = None
+        self._trust_sums: Optional[Sums] = None
+        self._noise_rows: dict[str, NoiseRows] = {}
+
+    # The tensors
+
+    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+        """Read all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
+        self._held, self._bound, incomplete = [], [], []
+        for i, entry in enumerate(self._entries):
+            param = entry.param
+            if not self._param_signatures[i].fits(param):
+                return None
+            if self._copies.dense_params[i] is param and (param.is_conj() or param.is_neg()):
+                return None
+            gradient = param.grad
+            if gradient is None:
+                self._table.skip(i)
+                continue
+            local = local_gradients.get(param) if local_gradients else None
+            state = self._state_addresses(i)
+            gradients = self._gradient_addresses(i, gradient, local)
+            if gradients is None:
+                return None
+            if state is None:
+                incomplete.append(i)
+                continue
+            self._bind_entry(i, state, gradients)
+        return incomplete
+
+    def _bind_entry(self, i: int, state: Sequence[int], gradients: tuple[int, int]) -> None:
+        y = self._addresses.of(i, "the parameter", self._copies.dense_params[i])
+        step, *stored = state
+        base, *buffers = stored if self._layout.has_base else (y, *stored)
+        union = y | base | gradients[0] | gradients[1]
+        for address in buffers:
+            union |= address
+        self._table.set_addresses(i, (step, y, base, *gradients, int(union % 16 == 0), *buffers))
+        self._bound.append(i)
+
+    def _state_addresses(self, i: int) -> Optional[list[int]]:
+        """Return the addresses of the step count and of all tensors of the state; None if it is incomplete."""
+        state = self._entries[i].state
+        if "base" in state and not self._layout.has_base:
+            return None
+        addresses = []
+        for name, signature in self._state_signatures[i]:
+            tensor = state.get(name)
+            if tensor is None or not signature.fits(tensor):
+                return None
+            self._held.append(tensor)
+            addresses.append(self._addresses.of(i, name, tensor))
+        return addresses
+
+    def _gradient_addresses(self, i: int, gradient: Tensor, local: Optional[Tensor]) -> Optional[tuple[int, int]]:
+        """Return the addresses of both gradients, of copies where a kernel cannot walk them; None if one cannot fit."""
+        addresses = [0, 0]
+        for k, source in enumerate((gradient, local)):
+            if source is None:
+                continue
+            if not self._grad_signatures[i].fits(source) or source.is_conj() or source.is_neg():
+                copy = self._copies.to_layout(i, source, is_local=source is local)
+                if copy is None:
+                    return None
+                source = copy
+            self._held.append(source)
+            addresses[k] = self._addresses.of(i, ("the gradient", "the local gradient")[k], source)
+        return addresses[0], addresses[1]
+
+    # The launches
+
+    def _launch(self, variant: variants.Variant, programs: int, *arguments: Any) -> None:
+        with _device_guard(self.device):
+            self._table.write()
+            variants.launch(variant, programs, self._tiling, *arguments)
+
+    def add_gradient_square_sum(self, total: Tensor) -> None:
+        """Add the squares of the gradients, as they are, to a 0-dim float64 tensor on the device."""
+        if self._gradient_sums is None:
+            self._gradient_sums = Sums([self._whole_tensors], self._tiling.piece, self.device)
+        sums = self._gradient_sums
+        variant = variants.SquareSums(self._formats.grad, "gradients")
+        self._launch(variant, sums.programs, self._table.tensors, *sums.tables, total)
+
+    def _trust_norms(self) -> Tensor:
+        """Return the sums of squares that a rule scales by, in new or old memory."""
+        if self._trust_sums is None:
+            terms = [[whole] for whole in self._whole_tensors] if self._rule.spec.norm else []
+            self._trust_sums = Sums(terms, self._tiling.piece, self.device, results=2)
+        norms = self._trust_sums
+        variant = variants.TrustNorms(self._rule, self._formats)
+        arguments = (self._table.scalars, self._table.tensors, *norms.tables, norms.results)
+        self._launch(variant, norms.programs, *arguments)
+        return norms.results
+
+    def _rows_of_noise(self, launch: Launch) -> NoiseRows:
+        """Return the rows that noise is scaled by; none of them has a sum in a step without noise."""
+        scale = launch.noise_scale if launch.noise is not None else "absolute"
+        if scale not in self._noise_rows:
+            shards = [entry.shard for entry in self._entries]
+            rows = NoiseRows(scale, self._copies.dense_params, shards, self._tiling.piece, self.device)
+            self._noise_rows[scale] = rows
+        return self._noise_rows[scale]
+
+    def _over_rows(self, rows: NoiseRows, result: str) -> Tensor:
+        """Return ``"rms"`` of each of the rows, or the sums of squares of what is here of ``"rows"``."""
+        sums = rows.sums
+        variant = variants.SquareSums(self._formats.base, result)
+        self._launch(variant, sums.programs, self._table.tensors, *sums.tables, sums.results)
+        return sums.results
+
+    def _prepare(self, launch: Launch) -> None:
+        """Take in the scalars of the launches to come, and what parameters without a dense memory of their own hold."""
+        self._held += self._table.set_scalars(launch)
+        if launch.phase is Phase.EXTRAPOLATE or launch.found_inf is not None or not self._layout.has_base:
+            self._copies.fetch()
+
+    def square_sums(self, launch: Launch) -> Tensor:
+        """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
+        self._prepare(launch)
+        rows = self._over_rows(self._rows_of_noise(launch), "rows")
+        # A copy, so that a tensor of which nothing is here still has sums of 0 in the next step.
+        self._square_sums = torch.cat([self._trust_norms(), rows])
+        return self._square_sums
+
+    def _norms(self, rows: NoiseRows) -> tuple[Tensor, Tensor]:
+        """Return the rms of each row and the sums of squares that the rule scales by, of whole tensors."""
+        if self._square_sums is None:
+            return self._over_rows(rows, "rms"), self._trust_norms()
+        of_rows = rows.sizes.numel()
+        sums, self._square_sums = self._square_sums, None
+        trust_norms, squares = sums.split([sums.numel() - of_rows, of_rows])
+        return squares.div_(rows.sizes).sqrt_(), trust_norms
+
+    def run(self, launch: Launch) -> None:
+        """Step every parameter that has a gradient."""
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing() and self not in _captured:
+            _captured.append(self)
+        self._prepare(launch)
+        sharded = launch.noise is not None and self._entries[0].shard is not None
+        variant = variants.Step(self._rule, self._formats, launch.phase, launch.noise, sharded)
+        rows = self._rows_of_noise(launch)
+        tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)
+        self._launch(variant, self._programs, *tables, *self._norms(rows))
+        self._copies.put_back(self._bound)
+        self._held, self._bound = [], []

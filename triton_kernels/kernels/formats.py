@@ -1,0 +1,120 @@
+"""Formats of numbers: pointers from table entries, and the way from memory to the arithmetic and back."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def square_root(v):
+    """Return the square root, rounded to nearest."""
+    if v.dtype == tl.float64:
+        return tl.sqrt(v)
+    else:
+        return tl.sqrt_rn(v)
+
+
+# Triton's interpreter truncates where it converts float32 to bfloat16, and computes on the raw bits of the latter.
+INTERPRETED = tl.constexpr(not isinstance(square_root, triton.runtime.JITFunction))
+
+
+@triton.jit
+def pointer(address, FORMAT: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return a pointer to numbers in ``FORMAT``; ``ALIGNED``: to 16 bytes, as vector accesses need it."""
+    STORED: tl.constexpr = tl.uint16 if INTERPRETED and FORMAT == tl.bfloat16 else FORMAT
+    p = address.to(tl.pointer_type(STORED))
+    if ALIGNED:
+        p = tl.multiple_of(p, 16)
+    return p
+
+
+@triton.jit
+def upcast(stored, FORMAT: tl.constexpr, A: tl.constexpr):
+    """Return what was loaded in ``FORMAT`` in the precision ``A`` of the arithmetic."""
+    if INTERPRETED and FORMAT == tl.bfloat16:
+        return (stored.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return stored.to(A)
+
+
+@triton.jit
+def downcast(value, FORMAT: tl.constexpr):
+    """Return ``value`` as it is stored in ``FORMAT``, rounded to nearest even."""
+    if INTERPRETED and FORMAT == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return tl.where(value == value, nearest, 0x7FC0).to(tl.uint16)
+    else:
+        return value.to(FORMAT)
+
+
+@triton.jit
+def quotient(a, b):
+    """Return ``a / b``, rounded to nearest."""
+    if a.dtype == tl.float64:
+        return a / b
+    else:
+        return tl.div_rn(a, b)
+
+
+@triton.jit
+def load(address, start, mask, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return the numbers from ``start`` in the precision ``A``."""
+    at = pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK)
+    return upcast(tl.load(at, mask=mask), FORMAT, A)
+
+
+@triton.jit
+def store(address, start, mask, value, FORMAT: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Write numbers from ``start`` on."""
+    at = pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK)
+    tl.store(at, downcast(value, FORMAT), mask=mask)
+
+
+# The buffers of a rule: bit k of SIGNS says that the k-th one is signed, which decides on its format. Not a tuple of
+# formats, since Triton 3.3 cannot take an element of one that is constexpr.
+
+
+@triton.jit
+def load_buffers(
+    addresses,
+    start,
+    mask,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    A: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Return the numbers of each buffer from ``start``."""
+    values = ()
+    for k in tl.static_range(BUFFERS):
+        if (SIGNS >> k) & 1 != 0:
+            values += (load(addresses[k], start, mask, SIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
+        else:
+            values += (load(addresses[k], start, mask, UNSIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
+    return values
+
+
+@triton.jit
+def store_buffers(
+    addresses,
+    start,
+    mask,
+    values,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Write the numbers of each buffer from ``start`` on."""
+    for k in tl.static_range(BUFFERS):
+        if (SIGNS >> k) & 1 != 0:
+            store(addresses[k], start, mask, values[k], SIGNED, BLOCK, ALIGNED)
+        else:
+            store(addresses[k], start, mask, values[k], UNSIGNED, BLOCK, ALIGNED)

@@ -1,0 +1,85 @@
+"""The noise of the elements of a tensor, or of a part of one: its positions and what it is scaled by."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+from extrap_kernels.triton_kernels.kernels.philox import noise_at, noise_of_counters
+from extrap_kernels.triton_kernels.kernels.scalars import code, number, slot, whole_number
+
+KEY, NOISE_STD, NOISE_SCALE = slot("key"), slot("noise_std"), slot("noise_scale")
+BY_TENSOR, BY_FILTER = code("noise_scale", "tensor"), code("noise_scale", "filter")
+BY_GRADIENT = code("noise_scale", "gradient")
+
+
+class Noise(NamedTuple):
+    """The noise of a tensor. Scalars are read in each tile: between them they would only take registers."""
+
+    scalars: Any
+    index: Any
+    count: Any
+    place: Any
+    rms: Any
+
+
+@triton.jit
+def extents_ended(start, extent, o):
+    """Return how many more extents end before element ``start + o`` than before ``start``, int32.
+
+    Without a 64-bit division for each element. The offsets ``o`` are those of a block.
+    """
+    # Where extents are longer than any int32, only the distance to the next one matters.
+    excess = tl.maximum(extent - (1 << 30), 0)
+    into = tl.maximum(start % extent - excess, 0).to(tl.int32)
+    return (into + o) // (extent - excess).to(tl.int32)
+
+
+@triton.jit
+def row_rms(noise, start, BLOCK: tl.constexpr):
+    """Return the float64 rms of the row of each element from position ``start``."""
+    stride, rows = noise.place.row_stride, noise.place.rows
+    row = ((start // stride) % rows).to(tl.int32) + extents_ended(start, stride, tl.arange(0, BLOCK))
+    return tl.load(noise.rms + noise.place.first + row % rows.to(tl.int32))
+
+
+@triton.jit
+def positions(place, start, o):
+    """Return the positions in the whole tensor of the elements ``start + o`` of a part of it, int64."""
+    first = place.offset + start // place.extent * place.stride + start % place.extent
+    return first + o + extents_ended(start, place.extent, o) * (place.stride - place.extent)
+
+
+@triton.jit
+def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return the float32 noise of ``BLOCK`` elements from ``start``, a multiple of 4, before it is scaled.
+
+    Each four elements share a counter, but for those of shards that are not ``ALIGNED``.
+    """
+    key = whole_number(noise.scalars, KEY)
+    if SHARDED and not ALIGNED:
+        at = positions(noise.place, start, tl.arange(0, BLOCK))
+        n = noise_at(key, noise.index, noise.count, at, PAIR)
+    else:
+        if SHARDED:
+            counter = positions(noise.place, start, tl.arange(0, BLOCK // 4) * 4) >> 2
+        else:
+            counter = (start >> 2) + tl.arange(0, BLOCK // 4)
+        n = noise_of_counters(key, noise.index, noise.count, counter, PAIR, BLOCK)
+    return n
+
+
+@triton.jit
+def with_noise(
+    noise, y, l, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr
+):
+    """Return ``y`` with its noise."""
+    n = numbers(noise, start, PAIR, SHARDED, BLOCK, ALIGNED).to(y.dtype)
+    std, scale = number(noise.scalars, NOISE_STD).to(y.dtype), whole_number(noise.scalars, NOISE_SCALE)
+    amplitude = tl.zeros_like(y) + std
+    if scale == BY_GRADIENT:
+        amplitude = tl.abs(l) * std
+    if (scale == BY_TENSOR) | (scale == BY_FILTER):
+        amplitude = row_rms(noise, start, BLOCK).to(y.dtype) * std
+    return y + n * amplitude

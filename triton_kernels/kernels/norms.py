@@ -1,0 +1,169 @@
+"""Sums of squares in float64: for noise scales, trust ratios and clipping. Deterministic: no floating-point atomics.
+
+Each program sums a piece; the last one of a sum adds up the results of its pieces, in their order.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from extrap_kernels.triton_kernels.kernels.formats import load, load_buffers, pointer, square_root, upcast
+from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
+from extrap_kernels.triton_kernels.kernels.table import is_last, piece_row, tensor_row
+
+
+@triton.jit
+def total_of(partial, first, count, BLOCK: tl.constexpr):
+    """Return the sum of the results of ``count`` pieces."""
+    o = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float64)
+    for start in range(0, count, BLOCK):
+        # Past the first-level cache, which may hold what was there before.
+        total += tl.load(partial + first + start + o, mask=start + o < count, other=0.0, cache_modifier=".cg")
+    return tl.sum(total)
+
+
+@triton.jit
+def squares(address, piece, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return the sum over a piece; ``ALIGNED``: its elements follow each other, and it starts and ends at 16 bytes."""
+    o = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float64)
+    for done in range(0, piece.end - piece.begin, BLOCK):
+        start = piece.begin + done
+        left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
+        if ALIGNED:
+            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+            at = pointer(address, FORMAT, True) + start + o
+        else:
+            # The row lies in stretches of `row_stride` elements.
+            i = start + o
+            at = pointer(address, FORMAT, False) + (i // piece.row_stride * piece.rows + piece.row) * piece.row_stride
+            at += i % piece.row_stride
+        x = upcast(tl.load(at, mask=o < left, other=0), FORMAT, A).to(tl.float64)
+        total += x * x
+    return tl.sum(total)
+
+
+@triton.jit
+def square_sums(
+    tensors,
+    pieces,
+    partial,
+    counters,
+    sums,
+    A: tl.constexpr,
+    FORMAT: tl.constexpr,
+    RESULT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Add the squares of all gradients to ``sums``, or write a number for each row of the base iterates to it.
+
+    ``RESULT``: ``gradients``; ``rows``, the sums of squares; or ``rms``.
+    """
+    pid = tl.program_id(0)
+    piece = piece_row(pieces, pid)
+    t = tensor_row(tensors, piece.tensor, 0)
+    address = t.base
+    if RESULT == "gradients":
+        address = t.gradient
+    total = tl.full((), 0.0, tl.float64)
+    if t.gradient != 0:
+        if (piece.rows == 1) & (address % 16 == 0) & (piece.end % 8 == 0):
+            total = squares(address, piece, FORMAT, A, BLOCK, True)
+        else:
+            total = squares(address, piece, FORMAT, A, BLOCK // 8, False)
+    tl.store(partial + pid, total)
+    if is_last(counters + piece.total, piece.pieces):
+        total = total_of(partial, piece.first, piece.pieces, BLOCK)
+        if RESULT == "gradients":
+            tl.store(sums, tl.load(sums) + total)
+        elif RESULT == "rows":
+            tl.store(sums + piece.total, total)
+        else:
+            size = t.numel.to(tl.float64) / piece.rows.to(tl.float64)
+            tl.store(sums + piece.total, square_root(total / size))
+
+
+@triton.jit
+def norm_squares(
+    t,
+    piece,
+    prepare,
+    rule,
+    A: tl.constexpr,
+    GRAD: tl.constexpr,
+    BASE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    DIRECTION: tl.constexpr,
+    NORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Return the sums over a piece of the squares of ``x``, and of what ``NORM`` names: ``gradient`` or ``update``."""
+    o = tl.arange(0, BLOCK)
+    total_x = tl.zeros((BLOCK,), tl.float64)
+    total = tl.zeros((BLOCK,), tl.float64)
+    for done in range(0, piece.end - piece.begin, BLOCK):
+        start = piece.begin + done
+        left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
+        if ALIGNED:
+            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+        mask = o < left
+        x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+        u = unscaled(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED))
+        if NORM == "update":
+            buffers = load_buffers(t.buffers, start, mask, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
+            u, z, buffers = DIRECTION(rule, u, u, x, buffers)
+        # What lies past the end may be anything.
+        total_x += tl.where(mask, x.to(tl.float64) * x.to(tl.float64), 0.0)
+        total += tl.where(mask, u.to(tl.float64) * u.to(tl.float64), 0.0)
+    return tl.sum(total_x), tl.sum(total)
+
+
+@triton.jit
+def trust_norms(
+    scalars,
+    tensors,
+    pieces,
+    partial,
+    counters,
+    norms,
+    A: tl.constexpr,
+    GRAD: tl.constexpr,
+    BASE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    OWN_DECAY: tl.constexpr,
+    CONSTANTS: tl.constexpr,
+    DIRECTION: tl.constexpr,
+    NORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Write both sums of squares of each tensor to ``norms``."""
+    pid, programs = tl.program_id(0), tl.num_programs(0)
+    piece = piece_row(pieces, pid)
+    t = tensor_row(tensors, piece.tensor, BUFFERS)
+    if t.gradient != 0:
+        count = tl.load(t.step.to(tl.pointer_type(tl.float32))) + 1
+        prepare = preparation(scalars, A, OWN_DECAY)
+        rule = CONSTANTS(scalars, count, tl.full((), 1.0, tl.float64), A)
+        if (t.aligned != 0) & (piece.end % 8 == 0):
+            total_x, total = norm_squares(
+                *(t, piece, prepare, rule, A, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
+                *(BLOCK, True),
+            )
+        else:
+            total_x, total = norm_squares(
+                *(t, piece, prepare, rule, A, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
+                *(BLOCK // 8, False),
+            )
+        tl.store(partial + pid, total_x)
+        tl.store(partial + programs + pid, total)
+        if is_last(counters + piece.total, piece.pieces):
+            tl.store(norms + 2 * piece.total, total_of(partial, piece.first, piece.pieces, BLOCK))
+            tl.store(norms + 2 * piece.total + 1, total_of(partial, programs + piece.first, piece.pieces, BLOCK))

@@ -1,0 +1,202 @@
+"""One training step of all tensors of a bucket in one launch. Twin: ``csrc/core/step.h``.
+
+Every operation rounds once, in the order of that file, without fused multiply-add: the same bits on every backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+from extrap_kernels.triton_kernels.kernels.direction import extrapolated, extrapolation, returns_to_base
+from extrap_kernels.triton_kernels.kernels.formats import (
+    downcast,
+    load,
+    load_buffers,
+    square_root,
+    store,
+    store_buffers,
+    upcast,
+)
+from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
+from extrap_kernels.triton_kernels.kernels.noise import Noise, with_noise
+from extrap_kernels.triton_kernels.kernels.scalars import (
+    address_slot,
+    device_number,
+    is_skipped,
+    number,
+    slot,
+    whole_number,
+)
+from extrap_kernels.triton_kernels.kernels.table import chunk_row, is_last, noise_row, tensor_row
+
+LR, LR_AT = slot("lr"), address_slot("lr")
+WEIGHT_DECAY, DECOUPLED = slot("weight_decay"), slot("decoupled_weight_decay")
+
+
+class Update(NamedTuple):
+    """The outer learning rate and the decoupled decay in the precision of the arithmetic."""
+
+    lr: Any
+    shrink: Any
+
+
+@triton.jit
+def update_of(scalars, A: tl.constexpr, OWN_DECAY: tl.constexpr):
+    """Round the scalars once; ``OWN_DECAY``: the rule does the weight decay itself."""
+    lr, decay = device_number(scalars, LR, LR_AT), number(scalars, WEIGHT_DECAY)
+    decoupled = (decay != 0) & (whole_number(scalars, DECOUPLED) != 0) & (not OWN_DECAY)
+    return Update(lr.to(A), tl.where(decoupled, 1.0 - lr * decay, 1.0).to(A))
+
+
+@triton.jit
+def step_elements(
+    t,
+    begin,
+    end,
+    update,
+    e,
+    prepare,
+    rule,
+    noise,
+    A: tl.constexpr,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    BASE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    DIRECTION: tl.constexpr,
+    EXTRAGRADIENT_DIRECTION: tl.constexpr,
+    PHASE: tl.constexpr,
+    NOISE: tl.constexpr,
+    SHARDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Step the elements from ``begin`` to ``end``.
+
+    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, any 4 elements from
+    a multiple of 4 lie at 4 positions from a multiple of 4 in the whole tensor, too.
+    """
+    o = tl.arange(0, BLOCK)
+    for done in range(0, end - begin, BLOCK):
+        start = begin + done
+        left = tl.minimum(end - start, BLOCK).to(tl.int32)
+        if ALIGNED:
+            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+        mask = o < left
+        x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+        if PHASE == "extrapolate":
+            # x = p where somebody changed the parameter; elsewhere one of low precision holds only the rounded x.
+            held = load(t.y, start, mask, PARAM, A, BLOCK, ALIGNED)
+            x = tl.where(held == upcast(downcast(x, PARAM), PARAM, A), x, held)
+        g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
+        l = g
+        if t.local != 0:
+            l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
+        buffers = load_buffers(t.buffers, start, mask, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
+        if PHASE == "extrapolate":
+            y = x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr
+        else:
+            u, z, buffers = DIRECTION(rule, g, l, x, buffers)
+            store_buffers(t.buffers, start, mask, buffers, BUFFERS, SIGNS, SIGNED, UNSIGNED, BLOCK, ALIGNED)
+            x = x * update.shrink - u * update.lr
+            y = extrapolated(e, x, u, z)
+            if NOISE is not None:
+                if noise.place.first >= 0:
+                    y = with_noise(noise, y, l, start, NOISE, SHARDED, BLOCK, ALIGNED)
+        # Where no base is stored, x is y: one store does.
+        kept = tl.where(t.base != t.y, left, 0)
+        if ALIGNED:
+            kept = tl.multiple_of(kept, 8)
+        store(t.base, start, o < kept, x, BASE, BLOCK, ALIGNED)
+        store(t.y, start, mask, y, PARAM, BLOCK, ALIGNED)
+
+
+@triton.jit
+def return_to_base(t, begin, end, A: tl.constexpr, PARAM: tl.constexpr, BASE: tl.constexpr, BLOCK: tl.constexpr):
+    """Put the rounded base iterate into the parameter."""
+    for start in range(begin, end, BLOCK):
+        mask = start + tl.arange(0, BLOCK) < end
+        store(t.y, start, mask, load(t.base, start, mask, BASE, A, BLOCK, False), PARAM, BLOCK, False)
+
+
+@triton.jit
+def trust_of(scalars, norms, tensor, TRUST_RATIO: tl.constexpr):
+    """Return the float64 trust ratio of a tensor; 1 for a rule that does not scale by norms."""
+    if TRUST_RATIO is None:
+        return tl.full((), 1.0, tl.float64)
+    else:
+        norm_x = square_root(tl.load(norms + 2 * tensor))
+        norm = square_root(tl.load(norms + 2 * tensor + 1))
+        return TRUST_RATIO(scalars, norm_x, norm)
+
+
+@triton.jit
+def step_kernel(
+    scalars,
+    tensors,
+    chunks,
+    counters,
+    noise_rows,
+    rms,
+    norms,
+    A: tl.constexpr,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    BASE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    UNSIGNED: tl.constexpr,
+    BUFFERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    OWN_DECAY: tl.constexpr,
+    CONSTANTS: tl.constexpr,
+    DIRECTION: tl.constexpr,
+    EXTRAGRADIENT_DIRECTION: tl.constexpr,
+    TRUST_RATIO: tl.constexpr,
+    PHASE: tl.constexpr,
+    NOISE: tl.constexpr,
+    SHARDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Step one chunk under the scalars of ``scalars``.
+
+    Functions of the rule are constexpr, and so is ``NOISE``, which makes two numbers from two words; ``None``: there is
+    no noise. ``SHARDED``: what noise falls on are parts of tensors.
+    """
+    chunk = chunk_row(chunks, tl.program_id(0))
+    t = tensor_row(tensors, chunk.tensor, BUFFERS)
+    if t.gradient != 0:
+        if is_skipped(scalars):
+            if returns_to_base(scalars):
+                return_to_base(t, chunk.begin, chunk.end, A, PARAM, BASE, BLOCK // 8)
+        else:
+            step = t.step.to(tl.pointer_type(tl.float32))
+            count = tl.load(step) + 1
+            update, e = update_of(scalars, A, OWN_DECAY), extrapolation(scalars, A)
+            prepare = preparation(scalars, A, OWN_DECAY)
+            rule = CONSTANTS(scalars, count, trust_of(scalars, norms, chunk.tensor, TRUST_RATIO), A)
+            place = noise_row(noise_rows, chunk.tensor)
+            noise = Noise(scalars, t.index, count, place, rms)
+            aligned = (t.aligned != 0) & (chunk.end % 8 == 0)
+            if SHARDED:
+                aligned &= (place.offset | place.extent | place.stride) % 4 == 0
+            # One element for each thread where accesses cannot be wider: more would only cost registers.
+            if aligned:
+                step_elements(
+                    *(t, chunk.begin, chunk.end, update, e, prepare, rule, noise),
+                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
+                    *(PHASE, NOISE, SHARDED, BLOCK, True),
+                )
+            else:
+                step_elements(
+                    *(t, chunk.begin, chunk.end, update, e, prepare, rule, noise),
+                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
+                    *(PHASE, NOISE, SHARDED, BLOCK // 8, False),
+                )
+            if PHASE == "update":
+                if is_last(counters + chunk.tensor, t.chunks):
+                    tl.store(step, count)
