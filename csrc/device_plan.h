@@ -46,7 +46,8 @@ class DevicePlan : public Plan {
   void run(const cuda::LaunchHeader& header, const cuda::Columns& columns, bool by_chunk, cuda::Launch launch,
            uintptr_t stream, size_t sums_per_tensor);
 
-  bool emulated_, sharded_;
+  [[maybe_unused]] bool emulated_;  // read only in a build with CUDA
+  bool sharded_;
   cuda::RuleLaunches rule_launches_;
   cuda::SumLaunches base_sums_, gradient_sums_;
   cuda::Workspace workspace_{};
