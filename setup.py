@@ -4,7 +4,7 @@ Environment variables:
     EXTRAP_NATIVE=off    install the pure-Python package: no compiler needed, the plain-PyTorch backend only
     EXTRAP_CUDA          auto (default) | on | off
     EXTRAP_CUDA_ARCHS    GPU architectures, for example "80;90"
-    EXTRAP_WERROR        ON (default) | OFF: compiler warnings are errors
+    EXTRAP_WERROR        OFF (default) | ON: compiler warnings are errors, as in development (Makefile)
     CC, CXX, CUDACXX     the compilers, as always
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.dist_info import dist_info
 from setuptools.errors import CompileError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
@@ -44,9 +45,18 @@ def check_compiler():
     wanted = [shlex.split(os.environ["CXX"])[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     if not any(map(shutil.which, wanted)):
         raise PlatformError(
-            f"no C++ compiler found (looked for {', '.join(wanted)}): install GCC 9 or newer (Debian and Ubuntu: "
-            f"`apt install g++`, Fedora: `dnf install gcc-c++`) or name one by CXX; or {PURE_PYTHON}"
+            f"no C++ compiler found (looked for {', '.join(wanted)}): install GCC 9 or Clang 14 or newer (Debian and "
+            f"Ubuntu: `apt install g++`, Fedora: `dnf install gcc-c++`) or name one by CXX; or {PURE_PYTHON}"
         )
+
+
+class Metadata(dist_info):
+    """What pip asks for first: without a compiler it ends here, and not after torch was downloaded."""
+
+    def run(self):
+        if self.distribution.has_ext_modules():
+            check_compiler()
+        super().run()
 
 
 class CMakeBuild(build_ext):
@@ -72,10 +82,7 @@ class CMakeBuild(build_ext):
     def run_tool(self, *command):
         print(shlex.join(map(str, command)), flush=True)
         if subprocess.call(command) != 0:
-            raise CompileError(
-                "the native core was not built, see the messages above. If only warnings stopped it, set "
-                f"EXTRAP_WERROR=OFF; or {PURE_PYTHON}"
-            )
+            raise CompileError(f"the native core was not built, see the messages above; {PURE_PYTHON}")
 
 
 # The folder triton_kernels/ is installed inside our package: the bare name belongs to another distribution.
@@ -89,5 +96,5 @@ setup(
     ],
     package_dir={TRITON: "triton_kernels"},
     ext_modules=[Extension("extrap_kernels._C", sources=[])] if native_wanted() else [],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "dist_info": Metadata},
 )

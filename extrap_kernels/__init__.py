@@ -7,10 +7,13 @@ Source of the method: Lin, Kong, Stich, Jaggi, "Extrapolation for Large-batch Tr
 # torch comes first: the native module then shares its OpenMP runtime.
 import torch  # noqa: F401
 
-from extrap_kernels.adam import ExtrapAdam, ExtrapAdamW
-from extrap_kernels.lamb import ExtrapLAMB
-from extrap_kernels.lars import ExtrapLARS
-from extrap_kernels.sgd import ExtrapSGD
+from extrap_kernels import _checkout
+
+if not _checkout.replaced_by_installed_copy(__name__):
+    from extrap_kernels.adam import ExtrapAdam, ExtrapAdamW
+    from extrap_kernels.lamb import ExtrapLAMB
+    from extrap_kernels.lars import ExtrapLARS
+    from extrap_kernels.sgd import ExtrapSGD
 
 __all__ = ["ExtrapAdam", "ExtrapAdamW", "ExtrapLAMB", "ExtrapLARS", "ExtrapSGD"]
 __version__ = "0.1.0"

@@ -1,9 +1,14 @@
 #include "cpu/driver.h"
 
-#include <omp.h>
-
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
+
+#include "cpu/threads.h"
+
+#if defined(EXTRAP_HAVE_X86_ISAS)
+#include <cpuid.h>
+#endif
 
 namespace extrap::cpu {
 namespace {
@@ -19,6 +24,14 @@ struct InstructionSet {
   const CpuKernels* kernels;
 };
 
+#if defined(EXTRAP_HAVE_X86_ISAS)
+// Asked by hand: __builtin_cpu_supports("f16c") does not compile with Clang before 17 and GCC before 11.
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> sets;
 #if defined(EXTRAP_HAVE_X86_ISAS)
@@ -26,7 +39,7 @@ std::vector<InstructionSet> supported() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     sets.push_back({"avx512", &kernels_avx512});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma"))
+  if (__builtin_cpu_supports("avx2") && has_f16c() && __builtin_cpu_supports("fma"))
     sets.push_back({"avx2", &kernels_avx2});
 #endif
   sets.push_back({"portable", &kernels_portable});
@@ -49,8 +62,11 @@ void parallel_runs(int64_t count, int threads, const Body& body) {
     return;
   }
   const int64_t run = std::max<int64_t>(1, count / (static_cast<int64_t>(threads) * kRunsPerThread));
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t begin = 0; begin < count; begin += run) body(begin, std::min(begin + run, count));
+  std::atomic<int64_t> next{0};
+  on_threads(threads, [&] {
+    for (int64_t begin; (begin = next.fetch_add(run, std::memory_order_relaxed)) < count;)
+      body(begin, std::min(begin + run, count));
+  });
 }
 
 // Calls body(i) for i in [0, count).

@@ -75,10 +75,10 @@ EXTRAP_HD FloatVector interleave_low(FloatVector a, FloatVector b) {
   return _mm512_unpacklo_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_unpacklo_ps(a, b);
-#elif defined(__clang__)
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#elif defined(__SSE2__)
+  return _mm_unpacklo_ps(a, b);
 #else
-  return __builtin_shuffle(a, b, IntVector{0, 4, 1, 5});
+  return FloatVector{a[0], b[0], a[1], b[1]};
 #endif
 }
 
@@ -87,10 +87,10 @@ EXTRAP_HD FloatVector interleave_high(FloatVector a, FloatVector b) {
   return _mm512_unpackhi_ps(a, b);
 #elif defined(__AVX2__)
   return _mm256_unpackhi_ps(a, b);
-#elif defined(__clang__)
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#elif defined(__SSE2__)
+  return _mm_unpackhi_ps(a, b);
 #else
-  return __builtin_shuffle(a, b, IntVector{2, 6, 3, 7});
+  return FloatVector{a[2], b[2], a[3], b[3]};
 #endif
 }
 

@@ -6,51 +6,17 @@ pip installs the build requirements, so these tests need a package index.
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
-from pathlib import Path
 
 import pytest
+from packages import SMOKE, environment, failed_build, run, words
 
 # In one process, which builds the wheel once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
-ROOT = Path(__file__).resolve().parents[2]
-NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "results", "*.egg-info", "*.so", "__pycache__")
 SECOND_PYTHON = os.environ.get("EXTRAP_SECOND_TORCH_PYTHON")
-PIP = ("-m", "pip", "--disable-pip-version-check")
-
-# Run with the folder that must hold the package. Every step is taken twice, natively and by the reference.
-SMOKE = """
-import importlib.util, pathlib, sys
-import torch
-import extrap_kernels
-from extrap_kernels import ExtrapSGD
-
-for module in (extrap_kernels, extrap_kernels._C):
-    assert pathlib.Path(sys.argv[1]) in pathlib.Path(module.__file__).parents, module.__file__
-assert importlib.util.find_spec("extrap_kernels.triton_kernels")
-
-def train(backend):
-    torch.manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(shape)) for shape in ((300, 7), (5,))]
-    optimizer = ExtrapSGD(params, lr=0.1, momentum=0.9, nesterov=True, backend=backend)
-    for _ in range(3):
-        optimizer.zero_grad()
-        sum((p ** 2).sum() for p in params).backward()
-        optimizer.step()
-    return params
-
-for native, reference in zip(train("cpu"), train("reference")):
-    torch.testing.assert_close(native, reference, rtol=1e-6, atol=1e-6)
-
-with open("/proc/self/maps") as maps:
-    runtimes = {line.split()[-1] for line in maps if "gomp" in line}
-assert len(runtimes) == 1, f"torch's OpenMP runtime must be the only one: {runtimes}"
-print("smoke passed with torch", torch.__version__)
-"""
 
 PURE_SMOKE = """
 import torch
@@ -62,70 +28,6 @@ ExtrapSGD(params, lr=0.1).step()
 assert params[0][0] < 1
 ExtrapSGD(params, lr=0.1, backend="cpu").step()
 """
-
-
-def run(*command, ok=True, cwd=None, **env):
-    """Run a command without the EXTRAP_* settings of this process; return its output once its status is as expected."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EXTRAP_") and k != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**inherited, **{k: str(v) for k, v in env.items()}},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert (done.returncode == 0) == ok, f"{command} returned {done.returncode}:\n{done.stdout}"
-    return done.stdout
-
-
-def build_wheel(source, folder, *options, ok=True, **env):
-    return run(sys.executable, *PIP, "wheel", "--no-deps", "-w", folder, source, *options, ok=ok, **env)
-
-
-def failed_build(source, folder, **env):
-    """What is said by a build with the build requirements that are installed here."""
-    return build_wheel(source, folder, "--no-build-isolation", ok=False, **env)
-
-
-def environment(folder, *what, python=sys.executable, **env):
-    """A venv with `what` installed and, behind that, the packages of `python`: its torch."""
-    purelib = ("-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')")
-    run(python, "-m", "venv", folder)
-    own = folder / "bin" / "python"
-    run(own, *PIP, "install", "--no-deps", *what, **env)
-    # Last, so that pip above did not take an extrap-kernels of `python` for installed. A folder that is named by a .pth
-    # file does not get its own .pth files read: an editable install in it stays out.
-    Path(run(own, *purelib), "parent.pth").write_text(run(python, *purelib))
-    return own
-
-
-def words(output):
-    """The output without CMake's line breaks."""
-    return re.sub(r"\s+", " ", output)
-
-
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sdist")
-    copy = shutil.copytree(ROOT, folder / "copy", ignore=NOT_SOURCE)
-    run(sys.executable, "-c", f"import setuptools.build_meta as b; b.build_sdist({str(folder)!r})", cwd=copy)
-    (archive,) = folder.glob("*.tar.gz")
-    return archive
-
-
-@pytest.fixture
-def source(sdist, tmp_path):
-    shutil.unpack_archive(sdist, tmp_path)
-    return tmp_path / sdist.name[: -len(".tar.gz")]
-
-
-@pytest.fixture(scope="module")
-def wheel(sdist, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    build_wheel(sdist, folder, EXTRAP_CUDA_ARCHS="90")
-    (path,) = folder.glob("*.whl")
-    return path
 
 
 def test_wheel_holds_a_small_native_module_free_of_torch(wheel, tmp_path):
@@ -140,6 +42,7 @@ def test_wheel_holds_a_small_native_module_free_of_torch(wheel, tmp_path):
     if not shutil.which("readelf"):
         pytest.skip("readelf (binutils) is needed to look into the native module")
     dynamic = run("readelf", "-d", native)
+    assert re.findall(r"NEEDED.*\[(lib\w*omp\w*)\.", dynamic) == ["libgomp"], dynamic
     assert not re.search(r"NEEDED.*(torch|c10|python)", dynamic), dynamic
     assert not re.search(r"RPATH|RUNPATH", dynamic), dynamic
     assert not re.search(r"\.debug_|\.symtab", run("readelf", "-SW", native))
@@ -180,8 +83,9 @@ def test_editable_install_finds_the_native_module_and_the_folder_beside_the_pack
     optimized = cmake_lists.read_text()
     assert "-O3" in optimized
     cmake_lists.write_text(optimized.replace("-O3", "-O0"))
-    python = environment(tmp_path / "venv", "-e", source, EXTRAP_CUDA="off", EXTRAP_WERROR="OFF")
-    run(python, "-c", SMOKE, source, cwd=tmp_path)
+    python = environment(tmp_path / "venv", "-e", source, EXTRAP_CUDA="off")
+    for started_in in (tmp_path, source):
+        run(python, "-c", SMOKE, source, cwd=started_in)
     assert (source / "build" / "compile_commands.json").is_file()
 
 
@@ -191,6 +95,7 @@ def test_without_compiler_the_error_says_what_to_install(source, tmp_path):
     for env in ({"PATH": empty}, {"CXX": "/nowhere/c++", "CC": "/nowhere/cc"}):
         output = failed_build(source, tmp_path, **env)
         assert "no C++ compiler found" in output and "apt install g++" in output and "EXTRAP_NATIVE=off" in output
+        assert "Building wheel" not in output, "before pip downloads dependencies and builds"
 
 
 def test_cuda_on_without_nvcc_says_what_to_install(source, tmp_path):

@@ -1,0 +1,53 @@
+"""What the native core is compiled with: warnings, compilers, the OpenMP runtime."""
+
+import json
+import re
+import shutil
+import sys
+import zipfile
+
+import pytest
+from packages import ROOT, SMOKE, build_wheel, environment, failed_build, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+
+
+def first_commands(checkout):
+    """The compiler's command lines, of a build that ended with the first of them."""
+    (path,) = checkout.glob("build/*/compile_commands.json")
+    commands = [entry["command"] for entry in json.loads(path.read_text())]
+    assert any("kernels.cpp" in command for command in commands)
+    return commands
+
+
+@pytest.fixture
+def broken(checkout):
+    (checkout / "csrc" / "core" / "macros.h").write_text('#error "stop here"\n')
+    return checkout
+
+
+def test_warnings_are_no_errors_for_users(broken, tmp_path):
+    assert "stop here" in failed_build(broken, tmp_path, EXTRAP_CUDA="off")
+    assert not any("-Werror" in command for command in first_commands(broken))
+
+
+def test_warnings_are_errors_for_developers(broken):
+    settings = (f"PY={sys.executable}", "DEPS=", "VENV=.")
+    assert "stop here" in run("make", "-C", broken, *settings, "EXTRAP_CUDA=off", ".built", ok=False)
+    assert all("-Werror" in command for command in first_commands(broken))
+
+
+@pytest.mark.skipif(not shutil.which("clang++"), reason="needs clang++ (Debian and Ubuntu: apt install clang)")
+def test_clang_builds_the_same_numerics_on_the_same_threads(sdist, tmp_path):
+    build_wheel(sdist, tmp_path, CXX="clang++", EXTRAP_CUDA="off", EXTRAP_WERROR="ON")
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (native,) = (name for name in archive.namelist() if "/_C." in name and name.endswith(".so"))
+        archive.extract(native, tmp_path)
+    if shutil.which("readelf"):
+        dynamic = run("readelf", "-d", tmp_path / native)
+        assert re.findall(r"NEEDED.*\[(lib\w*omp\w*)\.", dynamic) == ["libgomp"], dynamic
+    python = environment(tmp_path / "venv", wheel)
+    run(python, "-c", SMOKE, tmp_path / "venv", cwd=tmp_path)
+    parity = ROOT / "tests" / "test_backend_parity.py"
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", parity, cwd=tmp_path)
