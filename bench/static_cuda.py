@@ -63,7 +63,7 @@ def cuobjdump(*arguments: str) -> str:
 
 def _readable(symbol: str) -> str:
     text = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout
-    text = re.sub(r"extrap::(cuda::)?", "", text)
+    text = re.sub(r"extrap::(cuda::|baseline::)?", "", text)
     storages = [_STORAGE[name] for name in re.findall(r"\b(float|double|BFloat16|Float16)\b", text)]
     step = re.search(r"StepKernel<(\w+), .*(true|false)>", text)
     if step:

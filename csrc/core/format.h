@@ -1,5 +1,5 @@
-// A format is a codec of one number: how its bits in memory become the arithmetic type, and back. Written over lane types,
-// so that it serves single numbers and vectors of them; who moves the bits is in cpu/tile.h and cuda/tile.h.
+// A format is a codec of one number: how its bits in memory become the arithmetic type, and back. Written over lane
+// types, so that it serves single numbers and vectors of them; who moves the bits is in cpu/tile.h and cuda/tile.h.
 #pragma once
 
 #include "core/config.h"

@@ -15,7 +15,12 @@ template <class A>
 struct StepConstants {
   A lr, extrap_lr, decay, shrink, noise_std, grad_scale, clip;
   Extrapolation extrapolation;
-  bool extrapolates, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
+  // raw: the rule sees the gradient as it is, which one branch tells instead of four.
+  bool extrapolates, raw, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
+
+  static EXTRAP_HD bool is_coupled(const StepConfig& c, bool own_decay) {
+    return c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay == 0;
+  }
 
   // own_decay: the rule does the weight decay itself.
   EXTRAP_HD StepConstants(const StepConfig& c, bool own_decay)
@@ -28,10 +33,11 @@ struct StepConstants {
         clip(static_cast<A>(c.clip)),
         extrapolation(c.extrapolation),
         extrapolates(c.phase == Phase::extrapolate),
+        raw(c.grad_scale == 1 && c.clip == 1 && c.maximize == 0 && !is_coupled(c, own_decay)),
         scaled(c.grad_scale != 1),
         clipped(c.clip != 1),
         maximize(c.maximize != 0),
-        coupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay == 0),
+        coupled(is_coupled(c, own_decay)),
         decoupled(c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay != 0),
         gradient_noise(c.noise != Noise::none && c.noise_scale == NoiseScale::gradient) {}
 };
@@ -47,6 +53,7 @@ EXTRAP_HD V unscaled_gradient(const StepConstants<A>& c, V g) {
 // The gradient as the rule sees it.
 template <class V, class A>
 EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
+  if (c.raw) return g;
   g = unscaled_gradient(c, g);
   return c.coupled ? g + x * c.decay : g;
 }

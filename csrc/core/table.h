@@ -15,13 +15,14 @@ struct TensorEntry {
   void* base;     // x; `y` itself where the two never differ
   void* buffers[kMaxBuffers];
   const void* gradient;  // null: the tensor is left out of this step
-  const void* local;   // this worker's own gradient, or null where it is the gradient
-  double step;         // count after this step
-  const double* rms;   // of x before the step, one for each row of the noise scale; null where there is none
-  int64_t row_stride;  // element i in memory lies in row (i / row_stride) % rows
+  const void* local;     // this worker's own gradient, or null where it is the gradient
+  double step;           // count after this step
+  const double* rms;     // of x before the step, one for each row of the noise scale; null where there is none
+  int64_t row_stride;    // element i in memory lies in row (i / row_stride) % rows
   int64_t rows;
-  // What a process holds of a tensor that it shares with others: extents of elements that follow each other in the whole
-  // tensor, read row by row. The extents begin `stride` apart, the first at `offset`. Other tensors are one extent.
+  // What a process holds of a tensor that it shares with others: extents of elements that follow each other in the
+  // whole tensor, read row by row. The extents begin `stride` apart, the first at `offset`. Other tensors are one
+  // extent.
   int64_t offset, extent, stride;
   double trust;    // of rules that scale by norms; 1 for all others
   uint32_t index;  // position in the optimizer
@@ -35,7 +36,9 @@ struct Chunk {
 inline namespace EXTRAP_ISA {
 
 // Position in the whole tensor of element i in memory; the noise depends on it.
-EXTRAP_HD int64_t position(const TensorEntry& t, int64_t i) { return t.offset + i / t.extent * t.stride + i % t.extent; }
+EXTRAP_HD int64_t position(const TensorEntry& t, int64_t i) {
+  return t.offset + i / t.extent * t.stride + i % t.extent;
+}
 
 // How many elements from i on follow each other in the whole tensor.
 EXTRAP_HD int64_t extent_left(const TensorEntry& t, int64_t i) { return t.extent - i % t.extent; }

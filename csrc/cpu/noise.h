@@ -57,10 +57,10 @@ struct WideLanes {
 // Noise of the kBlock elements from `position`, a multiple of 4.
 EXTRAP_HD void fill_noise(Noise kind, uint64_t key, uint32_t index, double step, int64_t position, float* to) {
   const WideLanes counter(static_cast<uint64_t>(position) >> 2, kCounterOrder.offset);
-  const PhiloxWords<SplitWords> random = philox4x32<SplitWords>(
-      {{split(counter.low), split(counter.high), split(WordVector{} + index),
-        split(WordVector{} + static_cast<uint32_t>(step))}},
-      key);
+  const PhiloxWords<SplitWords> random =
+      philox4x32<SplitWords>({{split(counter.low), split(counter.high), split(WordVector{} + index),
+                               split(WordVector{} + static_cast<uint32_t>(step))}},
+                             key);
   PhiloxWords<WordVector> words;
   for (int k = 0; k < 4; ++k) words.word[k] = join(random.word[k]);
   store_in_order(noise_of<FloatVector>(kind, words), to);
@@ -109,33 +109,34 @@ EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t begin, 
   }
 }
 
-// Bits that round the kBlock elements from `position` on.
-EXTRAP_HD void fill_rounding(RoundingKey key, int64_t position, uint32_t* to) {
+// Bits that round the kBlock elements from `position` on, whose positions have the upper half in common.
+EXTRAP_HD void fill_rounding(RoundingKey key, uint64_t position, uint32_t* to) {
+  const WordVector first = load_bytes<WordVector>(kMemoryOrder.offset) + static_cast<uint32_t>(position);
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kFloats) {
-    const WideLanes at(static_cast<uint64_t>(position + i), kMemoryOrder.offset);
-    const WordVector bits = key.bits(at.low, at.high);
+    const WordVector bits = key.bits(first + static_cast<uint32_t>(i), static_cast<uint32_t>(position >> 32));
     memcpy(to + i, &bits, sizeof bits);
   }
 }
 
-__attribute__((noinline)) inline void fill_shard_rounding(RoundingKey key, const TensorEntry& t, int64_t begin,
-                                                          uint32_t* to) {
-  alignas(64) uint32_t block[kBlock];
+// The same for any elements of a tensor.
+__attribute__((noinline)) inline void fill_scattered_rounding(RoundingKey key, const TensorEntry& t, int64_t begin,
+                                                              uint32_t* to) {
   for (int64_t filled = 0; filled < kBlock;) {
-    fill_rounding(key, position(t, begin + filled), block);
+    const uint64_t first = static_cast<uint64_t>(position(t, begin + filled));
     const int64_t count = in_extent(t, begin, filled, kBlock);
-    memcpy(to + filled, block, static_cast<size_t>(count) * sizeof *to);
-    filled += count;
+    for (uint64_t at = first; at < first + static_cast<uint64_t>(count); ++at, ++filled)
+      to[filled] = key.bits(static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32));
   }
 }
 
 // Bits that round the kBlock elements from element `begin` of a tensor on.
 EXTRAP_HD void fill_rounding(RoundingKey key, const TensorEntry& t, int64_t begin, uint32_t* to) {
-  if (is_whole(t))
-    fill_rounding(key, t.offset + begin, to);
+  const uint64_t first = static_cast<uint64_t>(t.offset + begin);
+  if (is_whole(t) && static_cast<uint32_t>(first) <= 0xffffffffu - kBlock)
+    fill_rounding(key, first, to);
   else
-    fill_shard_rounding(key, t, begin, to);
+    fill_scattered_rounding(key, t, begin, to);
 }
 
 }  // namespace EXTRAP_ISA

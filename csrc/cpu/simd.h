@@ -135,8 +135,19 @@ template <>
 struct Ops<FloatVector> {
   using Word = WordVector;
   using Half = HalfWordVector;
+  // The words fit into halves. GCC 12 makes three and two instructions more of the conversions for AVX2.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  static EXTRAP_HD Word widen(Half h) {
+    return reinterpret_cast<Word>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(h)));
+  }
+  static EXTRAP_HD Half narrow(Word w) {
+    const __m256i words = reinterpret_cast<__m256i>(w);
+    return reinterpret_cast<Half>(_mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  }
+#else
   static EXTRAP_HD Word widen(Half h) { return __builtin_convertvector(h, Word); }
   static EXTRAP_HD Half narrow(Word w) { return __builtin_convertvector(w, Half); }
+#endif
   static constexpr bool kHasBFloat16 = false;
 #if defined(__AVX512F__)
   static constexpr bool kHasFloat16 = true;

@@ -26,7 +26,9 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   constexpr bool kRounds = Block<Rule, Types>::kRoundsUnsigned;
-  const StepConstants<A>& c = s.constants;
+  // Copies, which no store to the tensors can change.
+  const StepConstants<A> c = s.constants;
+  const Rule rule = s.rule;
   alignas(64) float noise[kNoise ? kBlock : 1];
   alignas(64) A amplitude[kNoise ? kBlock : 1];
   alignas(64) uint32_t random[kRounds ? kBlock : 1];
@@ -46,9 +48,9 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
     V y;
     if (c.extrapolates) {
-      y = extragradient_step(s.rule, c, g, l, x, buffers);
+      y = extragradient_step(rule, c, g, l, x, buffers);
     } else {
-      y = corrected_step(s.rule, c, g, l, x, buffers);
+      y = corrected_step(rule, c, g, l, x, buffers);
       for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], random);
     }
     if (!b.base_is_y()) store(b.base + i, x);

@@ -74,7 +74,8 @@ class DeviceGuard {
 
 template <class Kernel>
 struct DeviceRunner {
-  // As many blocks as the device holds at once: each then prepares its constants once and walks over many chunks.
+  // The kernels are persistent: as many blocks as the device holds at once, each of which prepares its constants once
+  // and walks over many chunks.
   static int resident_blocks(int device) {
     static std::mutex mutex;
     static std::vector<int> known;

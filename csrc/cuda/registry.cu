@@ -1,6 +1,5 @@
-#include "cuda/registry.h"
-
 #include "cuda/device_runner.cuh"
+#include "cuda/registry.h"
 
 namespace extrap::cuda {
 

@@ -25,8 +25,8 @@ struct StepKernel {
                 "low-precision buffers need groups of eight and random bits to round by");
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::Buffers::kCount;
-  // A thread takes a group at a time: as many elements as the format of fewest bits has in 16 bytes. It computes them in
-  // parts, each of which a Philox counter has noise for, and stores what is done, so that few registers are in use.
+  // A thread takes a group at a time: as many elements as the format of fewest bits has in 16 bytes. It computes them
+  // in parts, each of which a Philox counter has noise for, and stores what is done, so that few registers are in use.
   static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
   static constexpr int kPart = kGroup < 4 ? kGroup : 4;
   // Gradients of fewer bits than the arithmetic are loaded for the whole group, as y is stored.
@@ -153,7 +153,8 @@ struct StepKernel {
       const double step = s.tensor.step, trust = s.tensor.trust;
       read_entry(table, i, table.config, s.tensor);
       // Powers of the betas take longer than all else here, and most tensors have the same step count.
-      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust) new (s.rule_bytes) Rule(table.config, s.tensor);
+      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust)
+        new (s.rule_bytes) Rule(table.config, s.tensor);
       s.number = i;
       s.aligned = aligned(s.tensor);
       if constexpr (kBaseMayBeY) s.base_is_y = s.tensor.base == s.tensor.y;
@@ -196,8 +197,8 @@ struct StepKernel {
     const int loaded = kWholeGradient ? first + k : k;
     const A g = prepared_gradient(c, group.gradient[loaded], x);
     l = s.chunk.local ? prepared_gradient(c, group.local[loaded], x) : g;
-    const A y = s.updates ? corrected_step(s.rule(), c, g, l, x, buffers)
-                          : extragradient_step(s.rule(), c, g, l, x, buffers);
+    const A y =
+        s.updates ? corrected_step(s.rule(), c, g, l, x, buffers) : extragradient_step(s.rule(), c, g, l, x, buffers);
     part.x.set(k, x);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) part.buffers[b].set(k, buffers[b]);
@@ -247,8 +248,7 @@ struct StepKernel {
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
-    for (int i = thread; i < chunk.count; i += kThreads)
-      store_one(chunk.y + i, load_one(chunk.base + i));
+    for (int i = thread; i < chunk.count; i += kThreads) store_one(chunk.y + i, load_one(chunk.base + i));
   }
 
   static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, int thread) {

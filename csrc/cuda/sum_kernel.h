@@ -51,7 +51,8 @@ struct NormSource {
   using G = typename Types::Gradient;
   using Base = typename Types::Base;
   using Buffer = typename Types::Signed;
-  static_assert(std::is_same_v<Buffer, typename Types::Unsigned>, "buffers of several formats are yet to be told apart");
+  static_assert(std::is_same_v<Buffer, typename Types::Unsigned>,
+                "buffers of several formats are yet to be told apart");
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::Buffers::kCount : 0;
   static constexpr int kValues = 2;

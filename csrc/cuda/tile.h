@@ -42,7 +42,8 @@ EXTRAP_HD void store_one(T* to, typename Format<T>::Value value) {
   cuda::store<Reuse::soon>(reinterpret_cast<Stored*>(to), Format<T>::encode(value));
 }
 
-// kCount consecutive numbers of format T, held as they are stored, which takes fewer registers than the arithmetic type.
+// kCount consecutive numbers of format T, held as they are stored, which takes fewer registers than the arithmetic
+// type.
 template <class T, int kCount>
 struct Tile {
   using Value = typename Format<T>::Value;

@@ -68,9 +68,8 @@ struct EmulatedRunner {
 }  // namespace
 
 RuleLaunches emulated_rule(const char* name, int buffers, const TensorFormats& formats) {
-  return visit_full_state<RuleLaunches>(formats, [&](auto types) {
-    return find_rule<EmulatedRunner, typename decltype(types)::Type>(name, buffers);
-  });
+  return visit_full_state<RuleLaunches>(
+      formats, [&](auto types) { return find_rule<EmulatedRunner, typename decltype(types)::Type>(name, buffers); });
 }
 
 SumLaunches emulated_sums(DType dtype) { return find_sums<EmulatedRunner>(dtype); }

@@ -42,6 +42,16 @@ def make(rule, dtype, sizes=SIZES, offset=0, local=False, **options):
     return optimizer, params
 
 
+def optimizer_of_copies(params, optimizer):
+    """An optimizer of its own in the state of another, with copies of its parameters and gradients."""
+    copies = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    for copy, p in zip(copies, params):
+        copy.grad = p.grad.clone()
+    other = type(optimizer)(copies, lr=0.1)
+    other.load_state_dict(optimizer.state_dict())
+    return other
+
+
 def buffers_of(optimizer, params):
     """(tensor, bytes an access may have) of all that a step reads and of all that it writes."""
     written = [p.detach() for p in params]
@@ -79,6 +89,25 @@ def test_every_byte_once_and_no_other(rule, dtype, offset, local):
     loads, stores = floor(rule, dtype, local)
     assert len(read) == loads * sum(SIZES)
     assert len(written) == stores * sum(SIZES)
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("rule, moved", [("sgd", 12), ("momentum", 20), ("adamw", 28)])
+def test_a_parameter_that_holds_x_is_read_and_written_once(rule, moved, offset):
+    """Without extrapolation and noise y is x: a step costs what one of torch.optim does."""
+    optimizer, params = make(rule, torch.float32, offset=offset, extrapolation=None)
+    expected = optimizer_of_copies(params, optimizer)
+    for p in params:
+        optimizer.state[p]["base"] = p.detach()
+    accesses = _C.recorded_accesses(optimizer.step)
+    expected.step()
+    read = [s for p in params for name, s in optimizer.state[p].items() if name != "step"] + [p.grad for p in params]
+    written = [s for p in params for name, s in optimizer.state[p].items() if name != "step"]
+    assert np.array_equal(bytes_touched(accesses, store=False), bytes_of(read))
+    assert np.array_equal(bytes_touched(accesses, store=True), bytes_of(written))
+    assert sum(size for _, size, _ in accesses) == moved * sum(SIZES)
+    for p, other in zip(params, expected.param_groups[0]["params"]):
+        assert torch.equal(p, other)
 
 
 @pytest.mark.parametrize("noise", helpers.NOISES[1:], ids=helpers.describe)

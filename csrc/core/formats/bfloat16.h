@@ -40,10 +40,9 @@ struct Format<BFloat16> {
   template <class V>
   static EXTRAP_HD Stored<V> encode(V v, typename Ops<V>::Word random) {
     using Word = typename Ops<V>::Word;
-    const Word bits = Ops<V>::bits(v);
-    const Word rounded = (bits + (random >> 16)) >> 16;
-    const Word special = v == v ? bits >> 16 : Word{} + 0x7fc0u;
-    return Ops<V>::narrow((bits & 0x7f800000u) == 0x7f800000u ? special : rounded);
+    // Infinity stays what it is: there is nothing below its upper half to be carried.
+    const Word rounded = (Ops<V>::bits(v) + (random >> 16)) >> 16;
+    return Ops<V>::narrow(v == v ? rounded : Word{} + 0x7fc0u);
   }
 
   // Two numbers in one word.
