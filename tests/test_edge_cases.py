@@ -97,6 +97,15 @@ def test_nan_stays_nan(backend, dtype):
     assert param.isnan().all()
 
 
+def test_filter_noise_leaves_vectors_alone(backend):
+    """To add noise of no amplitude would make zeros positive."""
+    param = torch.full((64,), -0.0, device=helpers.DEVICES[backend], requires_grad=True)
+    param.grad = torch.zeros_like(param)
+    options = {"momentum": 0, "nesterov": False, "weight_decay": 0, "noise_scale": "filter"}
+    make(backend, [param], **options).step()
+    assert torch.signbit(param.detach()).all()
+
+
 def test_no_gradients_at_all(backend):
     params = helpers.zoo(backend)
     optimizer = make(backend, params)

@@ -17,10 +17,10 @@ struct RoundingKey {
     return {words.word[0], words.word[1]};
   }
 
-  // 32 bits for the element whose position in the whole tensor has these halves. U: uint32_t, or a vector of them,
-  // which may have `high` in common.
-  template <class U>
-  EXTRAP_HD U bits(U low, uint32_t high) const {
+  // 32 bits for the element whose position in the whole tensor has these halves. U: uint32_t, or a vector of them.
+  // High: U, or uint32_t where all of them have it in common.
+  template <class U, class High>
+  EXTRAP_HD U bits(U low, High high) const {
     U h = low ^ first;
     h = h + high * 0x9E3779B9u;
     h = (h ^ (h >> 16)) * 0x7feb352du;

@@ -58,6 +58,12 @@ EXTRAP_HD V prepared_gradient(const StepConstants<A>& c, V g, V x) {
   return c.coupled ? g + x * c.decay : g;
 }
 
+// noise_std * s for noise in units of the gradient's absolute value: of that, a zero is positive.
+template <class V, class A>
+EXTRAP_HD V gradient_amplitude(const StepConstants<A>& c, V l) {
+  return (l <= A(0) ? A(0) - l : l) * c.noise_std;
+}
+
 // x = p where somebody changed the parameter since the last step; elsewhere the base iterate, of which a
 // low-precision parameter holds only the rounded value.
 template <class V>

@@ -57,7 +57,7 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     if constexpr (kNoise) {
       V n, scale = V{} + c.noise_std;
       load_noise(noise + i, n);
-      if (c.gradient_noise) scale = (l < A(0) ? -l : l) * c.noise_std;
+      if (c.gradient_noise) scale = gradient_amplitude(c, l);
       if (s.tensor.rms) scale = load<V>(amplitude + i);
       y = y + n * scale;
     }

@@ -214,7 +214,7 @@ struct StepKernel {
   // noise_std * s of element `at` of the chunk.
   static EXTRAP_HD A amplitude(const Shared& s, int at, A l) {
     if (s.row_rms) return static_cast<A>(s.row_rms[s.chunk.row(at)]) * s.amplitude;
-    return s.constants().gradient_noise ? (l < 0 ? -l : l) * s.amplitude : s.amplitude;
+    return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : s.amplitude;
   }
 
   // Noise of the part from `at` on in the chunk.

@@ -9,6 +9,7 @@
 #include "tensor_view.h"
 #include "testing/access_log.h"
 #include "testing/emulation.h"
+#include "testing/trace_bindings.h"
 
 namespace py = pybind11;
 
@@ -43,6 +44,7 @@ void bind_testing(py::module_& m) {
       "emulate_tail", [](int units) { cuda::emulated_tail = units; },
       "Emulate only so many chunks, the last ones of each launch; 0: all.");
   m.def("read_by_dlpack", &read_by_dlpack, "Read tensors by DLPack's table where this torch has it, or not.");
+  bind_trace(m);
 }
 
 }  // namespace extrap

@@ -41,7 +41,7 @@ def _positions(param: Tensor, shard: Shard | None) -> Tensor:
     return flat.as_strided(real.shape, real.stride()) if is_dense(param) else flat.view(real.shape)
 
 
-def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor, shard: Shard | None) -> Tensor | float:
+def _amplitude(group: Mapping[str, Any], x: Tensor, l: Tensor, shard: Shard | None) -> Tensor | float:
     """Return ``noise_std * s``, from the ``x`` before the correction."""
     std = group["noise_std"]
     scale = group["noise_scale"]
@@ -49,8 +49,6 @@ def _amplitude(group: Mapping[str, Any], param: Tensor, x: Tensor, l: Tensor, sh
         return std
     if scale == "gradient":
         return l.abs() * std
-    if scale == "filter" and param.dim() < 2:
-        return 0.0
     return rms(x, by_row=scale == "filter", shard=shard).to(x.dtype) * std
 
 
@@ -111,7 +109,8 @@ def step_parameter(
         param.copy_(_like(param, x - z * extrap_lr))
         return
     state["step"] += 1
-    amplitude = _amplitude(group, param, x, l, entry.shard) if launch.noise is not None else 0.0
+    has_noise = launch.noise is not None and (launch.noise_scale != "filter" or param.dim() > 1)
+    amplitude = _amplitude(group, x, l, entry.shard) if has_noise else 0.0
     u, z = rule.direction(group, step, g, l, x, buffers, trust)
     for (kept, form), buffer in zip(stored, buffers.values()):
         if kept is not buffer:
@@ -120,7 +119,7 @@ def step_parameter(
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
     y = _extrapolated(group, x, u, z, extrap_lr)
-    if launch.noise is not None:
+    if launch.noise is not None and has_noise:
         at = _positions(param, entry.shard)
         n = noise(launch.noise, at, key=int(values["key"]), parameter=entry.index, step=step)
         y = y + n.to(x.dtype) * amplitude

@@ -49,7 +49,8 @@ def bfloat16_stochastic(value: Tensor, bits: Tensor) -> Tensor:
     two numbers; rounded this way, it follows on average.
     """
     pattern = value.view(torch.int32)
-    rounded = torch.where(value.isfinite(), pattern + bits, pattern) & ~0xFFFF
+    # Infinity stays what it is: there is nothing below its upper half to be carried.
+    rounded = (pattern + bits) & ~0xFFFF
     return torch.where(value.isnan(), torch.nan, rounded.view(torch.float32)).to(torch.bfloat16)
 
 

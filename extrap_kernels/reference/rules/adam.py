@@ -13,9 +13,17 @@ from extrap_kernels.rules import Buffer, RuleSpec
 SPEC = RuleSpec("adam", (Buffer("exp_avg", signed=True), Buffer("exp_avg_sq", signed=False)))
 
 
+def _power(base: float, exponent: int) -> float:
+    """Return ``base**exponent`` by squaring, as the kernels do: pow() rounds differently."""
+    result = 1.0
+    while exponent:
+        result, base, exponent = result * base if exponent & 1 else result, base * base, exponent >> 1
+    return result
+
+
 def _preconditioner(group: Mapping[str, Any], step: int, second_moment: Tensor) -> Tensor:
     """Return ``1 / (sqrt(v_hat) + eps)``."""
-    correction = 1.0 / math.sqrt(1.0 - float(group["betas"][1]) ** step)
+    correction = 1.0 / math.sqrt(1.0 - _power(float(group["betas"][1]), step))
     # torch's own square root is not always rounded to nearest; through double precision that of a float is.
     root = second_moment.double().sqrt().to(second_moment.dtype)
     return (root * correction + group["eps"]).reciprocal()
@@ -39,7 +47,7 @@ def direction(
     m.add_((g - m) * (1.0 - beta1))
     v.copy_(_second_moment(group, g, v))
     p = _preconditioner(group, step, v)
-    return (m * (1.0 / (1.0 - beta1**step))) * p, l * p
+    return (m * (1.0 / (1.0 - _power(beta1, step)))) * p, l * p
 
 
 def extragradient_direction(

@@ -1,0 +1,113 @@
+"""The reference: expressions by name, from its own functions on recorded numbers."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import ExitStack
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+
+from extrap_kernels.backends.param_entry import ParamEntry
+from extrap_kernels.reference import norms, philox, rounding
+from extrap_kernels.reference import step as reference_step
+from extrap_kernels.state.formats import STATE_FORMATS
+from extrap_kernels.state.layout import StateLayout
+from tracing.case import INDEX, NORM, NORM_X, RMS
+from tracing.recorded import Recorded
+
+
+def step(case, rule=None):
+    """Trace :func:`extrap_kernels.reference.step.step_parameter`; ``rule``: a module in place of the rule's own."""
+    rule = rule or importlib.import_module(f"extrap_kernels.reference.rules.{case.spec.name}")
+    normed = {}
+
+    def norm_square(groups, total):
+        """Stands for the sum over a tensor: of x, or of what else is normed."""
+        number = total.node.operands[0]
+        number = number.operands[0] if number.op == "to_float64" else number
+        is_base = number is state["base"].node
+        normed["normed_base" if is_base else "normed"] = number
+        return NORM_X**2 if is_base else NORM**2
+
+    param = Recorded.input("param", case.param)
+    gradient = Recorded.input("gradient", case.gradient_dtype)
+    local = Recorded.input("local", case.gradient_dtype) if case.has_local else None
+    buffers = {b.name: Recorded.input(f"buffer{k}", case.arithmetic) for k, b in enumerate(case.buffers)}
+    state = {"step": torch.tensor(case.step - 1.0), "base": Recorded.input("base", case.arithmetic), **buffers}
+    # With a base, whatever the options.
+    layout = SimpleNamespace(has_base=True, buffers=tuple(buffers), formats=_formats(case))
+    with ExitStack() as patches:
+        for module, name, stand_in in (
+            (norms, "_over", norm_square),
+            (reference_step, "rms", lambda *_, **__: Recorded.constant(RMS, torch.float64)),
+            (reference_step, "noise", lambda *_, **__: Recorded.input("noise", torch.float32)),
+        ):
+            patches.enter_context(mock.patch.object(module, name, stand_in))
+        entry = ParamEntry(param, state, INDEX, "the parameter")
+        reference_step.step_parameter(rule, layout, case.launch, entry, gradient, local)
+    outputs = {"param": param, "base": state["base"]}
+    outputs.update({f"buffer{k}": buffer for k, buffer in enumerate(buffers.values())})
+    return {**{name: value.node for name, value in outputs.items()}, **normed}
+
+
+def _formats(case):
+    return StateLayout.of(case.spec, case.group, case.param).formats
+
+
+def _words(count):
+    return tuple([Recorded.input(f"word{k}", torch.int64) for k in range(count)])
+
+
+def _named(name, values):
+    return {f"{name}{k}": value.node for k, value in enumerate(values)}
+
+
+# torch for philox.py: recorded words are tensors already, and of one shape.
+_TORCH = SimpleNamespace(
+    int64=torch.int64,
+    device=torch.device,
+    as_tensor=lambda word, **_: word if isinstance(word, Recorded) else Recorded.constant(word, torch.int64),
+    broadcast_tensors=lambda *words: words,
+)
+
+
+def words(key, module=philox):
+    """Trace Philox; ``module``: in place of its own."""
+    with mock.patch.object(module, "torch", _TORCH):
+        return _named("word", module.philox4x32(_words(4), key))
+
+
+def uniform():
+    """Trace the formula of uniform noise. In float64, and exact in 24 bits: what it is rounded to is the same."""
+    return _named("noise", [2 * philox._unit_interval(word) - 1 for word in _words(4)])
+
+
+class _Position:
+    """An int64 of which only the halves are read."""
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def __and__(self, mask):
+        assert mask == 2**32 - 1
+        return self.low
+
+    def __rshift__(self, bits):
+        assert bits == 32
+        return _Position(self.high, None)
+
+
+def rounding_words(seed, count):
+    """Trace the bits of the number whose position has two words as halves."""
+    with mock.patch.object(philox, "torch", _TORCH):
+        word = rounding.rounding_words(_Position(*_words(2)), seed=seed, parameter=INDEX, step=count)
+    return {"word0": word.node}
+
+
+def stochastic():
+    """Trace the format of unsigned buffers in bfloat16."""
+    value, word = Recorded.input("value", torch.float32), _words(1)[0]
+    encode = STATE_FORMATS[torch.bfloat16].unsigned.encode
+    return {"half": encode(value, (word >> 16).to(torch.int32)).node}

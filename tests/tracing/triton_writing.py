@@ -1,0 +1,136 @@
+"""Triton: expressions by name, from the kernels' own functions on recorded numbers."""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+
+from extrap_kernels import triton_kernels
+from extrap_kernels.scalars import SCALARS
+from tracing import triton_stub
+from tracing.case import INDEX, NORM, NORM_X, RMS
+from tracing.editing import edited
+from tracing.recorded import Recorded
+from tracing.triton_stub import Pointer
+
+_PREFIX = f"{triton_kernels.__name__}."
+_BLOCK = 32
+
+
+def _integers(*values):
+    return Pointer([v if isinstance(v, Pointer) else Recorded.constant(v, torch.int64) for v in values])
+
+
+class TritonWriting:
+    """The modules of the kernels, imported anew with the stub in Triton's place.
+
+    ``edits``: pairs of an old and a new text by the name of a module, such as ``rules.adam``.
+    """
+
+    def __init__(self, edits=()):
+        self._modules = dict(triton_stub.MODULES)
+        self._known = {}
+        with self._imported():
+            for name, changes in dict(edits).items():
+                sys.modules[_PREFIX + name] = edited(_PREFIX + name, changes)
+            self.variants = importlib.import_module(f"{_PREFIX}variants")
+            self.philox = importlib.import_module(f"{_PREFIX}kernels.philox")
+            self.table = importlib.import_module(f"{_PREFIX}kernels.table")
+            self.scalars = importlib.import_module(f"{_PREFIX}kernels.scalars")
+
+    @contextmanager
+    def _imported(self) -> Iterator[None]:
+        """Within, ``sys.modules`` has these modules, and what is imported stays with this object."""
+        with mock.patch.dict(sys.modules), mock.patch.dict(vars(triton_kernels)):
+            for name in [name for name in sys.modules if name.startswith(_PREFIX)]:
+                del sys.modules[name]
+            sys.modules.update(self._modules)
+            try:
+                yield
+            finally:
+                self._modules.update({n: module for n, module in sys.modules.items() if n.startswith(_PREFIX)})
+
+    def step(self, case):
+        """Trace one program of ``step_kernel``, and of a rule with norms also one that sums."""
+        noise = case.launch.noise
+        formats = self.variants.Formats.of(*[str(d).split(".")[-1] for d in (case.param, case.gradient_dtype)])
+        rule = self.variants.Rule(case.spec, tuple(case.buffers))
+        constants = self._constants(self.variants.Step(rule, formats, case.phase, noise))
+        if noise is not None:
+            n = Recorded.input("noise", torch.float32)
+            constants["NOISE"] = lambda word_a, word_b: (n, n)
+        memory = {
+            "y": Recorded.input("param", case.param),
+            "base": Recorded.input("base", case.arithmetic),
+            "gradient": Recorded.input("gradient", case.gradient_dtype),
+            "local": Recorded.input("local", case.gradient_dtype),
+            "step": Recorded.constant(case.step - 1, torch.float32),
+        }
+        at = {name: Pointer([value]) for name, value in memory.items()}
+        buffers = [Pointer([Recorded.input(f"buffer{k}", case.arithmetic)]) for k in range(len(case.buffers))]
+        if not case.has_local:
+            at["local"] = 0
+        row = self.table.TensorRow(numel=1, index=INDEX, chunks=1, aligned=0, **at)
+        scalars, tensors = self._scalars(case.launch.row), _integers(*row[:-1], *buffers)
+        normed = {}
+        if case.spec.norm is not None:
+            normed = self._normed(rule, formats, scalars, tensors)
+        norms = [Recorded.constant(norm**2, torch.float64) for norm in (NORM_X, NORM)]
+        self.variants.step_kernel(
+            scalars,
+            tensors,
+            _integers(*self.table.Chunk(tensor=0, begin=0, end=1)),
+            _integers(0),
+            _integers(*self.table.NoiseRow(first=0, row_stride=1, rows=1, offset=0, extent=1, stride=1)),
+            Pointer([Recorded.constant(RMS, torch.float64)]),
+            Pointer(norms),
+            **constants,
+            BLOCK=_BLOCK,
+        )
+        stored = {"param": at["y"], "base": at["base"], **{f"buffer{k}": p for k, p in enumerate(buffers)}}
+        return {**{name: pointer.memory[0].node for name, pointer in stored.items()}, **normed}
+
+    def _normed(self, rule, formats, scalars, tensors):
+        """Return what ``trust_norms`` squares in its sums, which begin with 0."""
+        constants = self._constants(self.variants.TrustNorms(rule, formats))
+        piece = dict(tensor=0, row=0, row_stride=1, rows=1, begin=0, end=1, total=0, first=0, pieces=1)
+        pieces = _integers(*self.table.Piece(**piece))
+        partial, norms = Pointer([None, None]), Pointer([None, None])
+        self.variants.trust_norms(scalars, tensors, pieces, partial, _integers(0), norms, **constants, BLOCK=_BLOCK)
+        numbers = [total.node.operands[1].operands[0] for total in partial.memory]
+        numbers = [number.operands[0] if number.op == "to_float64" else number for number in numbers]
+        return dict(zip(("normed_base", "normed"), numbers))
+
+    def _constants(self, variant):
+        """Return the compile-time arguments of a kernel."""
+        if variant not in self._known:
+            with self._imported():
+                self._known[variant] = variant.constants()
+        return dict(self._known[variant])
+
+    def words(self, key):
+        """Trace Philox."""
+        halves = [Recorded.constant(key >> shift & 0xFFFFFFFF, torch.uint32) for shift in (0, 32)]
+        return self._named("word", self.philox.philox4x32(*self._words(), *halves))
+
+    def noise(self, kind):
+        """Trace the noise of four elements that share a counter."""
+        pair = getattr(self.philox, f"{kind}_pair")
+        words = self._words()
+        return self._named("noise", [*pair(*words[:2]), *pair(*words[2:])])
+
+    def _scalars(self, row):
+        slots = struct.unpack(f"{len(SCALARS)}q", row)
+        return _integers(*slots, *[0] * (self.scalars.SLOTS - len(slots)))
+
+    def _words(self):
+        return [Recorded.input(f"word{k}", torch.uint32) for k in range(4)]
+
+    def _named(self, name, values):
+        return {f"{name}{k}": value.node for k, value in enumerate(values)}
