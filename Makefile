@@ -5,18 +5,20 @@ TRITON := triton==3.9.0
 
 VENV := .venv
 PY := $(VENV)/bin/python
+DEMO_DEPS := $(VENV)/.demo-deps
 DEPS := $(VENV)/.deps
-# A native core to run here, and one with the CUDA kernels, wherever nvcc is.
+# A native core to run here, and one to test, with the CUDA kernels.
 BUILT := $(VENV)/.built
-WITH_CUDA := $(VENV)/.built-with-cuda
+FOR_TESTS := $(VENV)/.built-for-tests
 ECOSYSTEM := $(VENV)/.ecosystem
 # For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
 export EXTRAP_CUDA_ARCHS ?= 80;90;100
 export EXTRAP_WERROR ?= ON
-# The CUDA kernels take most of a build. Without a GPU only tests have a use for them, which run their source on the CPU
-# and read their machine code; once built, they stay part of every build.
-GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
 BUILD := $(PY) setup.py --quiet build_ext --inplace
+# The CUDA kernels take most of a build. Tests read their machine code and run their source on the CPU; the demo has no use
+# for them without a GPU. What tests had built remains: to leave it out would delete it.
+GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
+LEAVE_OUT = EXTRAP_EMULATION=OFF $(if $(EXTRAP_CUDA)$(GPU),,EXTRAP_CUDA=off)
 # Tests run side by side, one process for each core.
 PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -25,12 +27,17 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
-setup: $(WITH_CUDA)
+setup: $(FOR_TESTS)
 
 # The package goes in without its native core, which the next rule builds in place: Python edits need no reinstall, and
 # C++ edits only an incremental build.
-$(DEPS): pyproject.toml
+$(DEMO_DEPS): pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	EXTRAP_NATIVE=off $(PY) -m pip install --no-compile $(TORCH) -e '.[build,demo]'
+	touch $@
+
+# Triton alone takes more than all that the demo needs.
+$(DEPS): $(DEMO_DEPS)
 	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) $(TRITON) -e '.[dev]'
 	touch $@
 
@@ -40,11 +47,11 @@ $(ECOSYSTEM): $(DEPS)
 	$(PY) -m pip install --no-deps timm
 	touch $@
 
-$(BUILT): $(DEPS) setup.py CMakeLists.txt $(CPP)
-	$(if $(EXTRAP_CUDA)$(GPU)$(wildcard $(WITH_CUDA)),,EXTRAP_CUDA=off) $(BUILD)
+$(BUILT): $(DEMO_DEPS) setup.py CMakeLists.txt $(CPP)
+	$(if $(shell test -e $(FOR_TESTS) && echo yes),,$(LEAVE_OUT)) $(BUILD)
 	touch $@
 
-$(WITH_CUDA): $(DEPS) setup.py CMakeLists.txt $(CPP)
+$(FOR_TESTS): $(DEPS) setup.py CMakeLists.txt $(CPP)
 	$(BUILD)
 	touch $(BUILT) $@
 
@@ -54,16 +61,16 @@ demo: $(BUILT)
 demo-ddp: $(BUILT)
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc-per-node 2 examples/train_ddp.py
 
-test: $(WITH_CUDA) $(ECOSYSTEM)
+test: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST) -m 'not slow'
 
-test-slow: $(WITH_CUDA) $(ECOSYSTEM)
+test-slow: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST) -m 'slow and not exhaustive'
 
-test-exhaustive: $(WITH_CUDA) $(ECOSYSTEM)
+test-exhaustive: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST) -m exhaustive
 
-test-all: $(WITH_CUDA) $(ECOSYSTEM)
+test-all: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST)
 
 lint: $(DEPS)
@@ -77,11 +84,11 @@ format: $(DEPS)
 	$(PY) -m ruff format
 	$(VENV)/bin/clang-format -i $(CPP)
 
-bench: $(BUILT)
+bench: $(FOR_TESTS)
 	$(PY) -m bench
 
 # Leaves $(VENV), the costly part: delete it by hand to start over.
 clean:
-	rm -rf build dist *.egg-info .*_cache .hypothesis .benchmarks $(BUILT) $(WITH_CUDA)
+	rm -rf build dist *.egg-info .*_cache .hypothesis .benchmarks $(BUILT) $(FOR_TESTS)
 	find extrap_kernels triton_kernels tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	rm -f extrap_kernels/_C.*.so

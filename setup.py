@@ -5,6 +5,7 @@ Environment variables:
     EXTRAP_CUDA          auto (default) | on | off
     EXTRAP_CUDA_ARCHS    GPU architectures, for example "80;90"
     EXTRAP_WERROR        OFF (default) | ON: compiler warnings are errors, as in development (Makefile)
+    EXTRAP_EMULATION     ON (default) | OFF: the CUDA kernels for the CPU, which tests use
     CC, CXX, CUDACXX     the compilers, as always
 """
 
@@ -23,7 +24,7 @@ from setuptools.errors import CompileError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
 PURE_PYTHON = "set EXTRAP_NATIVE=off for the pure-Python package"
-CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_WERROR")
+CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_EMULATION", "EXTRAP_WERROR")
 
 
 def native_wanted():

@@ -6,6 +6,8 @@ proof of the kernels where there is no GPU.
 
 from __future__ import annotations
 
+from typing import Optional
+
 from extrap_kernels.backends.cuda import CudaExecutor
 from extrap_kernels.backends.native import missing_native_reason
 from extrap_kernels.backends.registry import Backend, register
@@ -17,6 +19,13 @@ if missing_native_reason() is None:
     emulated_launches = _C.testing.emulated_launches
     read_by_dlpack = _C.testing.read_by_dlpack
     recorded_accesses = _C.testing.recorded_accesses
+
+
+def _missing_reason() -> Optional[str]:
+    reason = missing_native_reason()
+    if reason is None and not _C.testing.emulation_built:
+        return "this build has no emulated CUDA kernels; build it with EXTRAP_EMULATION=ON (`make setup`)"
+    return reason
 
 
 class EmulatedCudaExecutor(CudaExecutor):
@@ -32,7 +41,7 @@ register(
     Backend(
         name="cuda-emulated",
         takes=lambda device: device.type == "cpu",
-        missing_reason=missing_native_reason,
+        missing_reason=_missing_reason,
         executor=lambda: EmulatedCudaExecutor,
         on_device=True,
         for_speed=False,

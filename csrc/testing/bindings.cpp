@@ -36,6 +36,7 @@ std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::fu
 }  // namespace
 
 void bind_testing(py::module_& m) {
+  m.attr("emulation_built") = cuda::emulation_built;
   m.def("recorded_accesses", &recorded_accesses, "The memory accesses of emulated kernels that an action runs.");
   m.def(
       "emulated_launches", [] { return std::exchange(cuda::emulated_launches, 0); },

@@ -8,6 +8,7 @@
 
 namespace extrap::cuda {
 
+const bool emulation_built = true;
 std::vector<Access>* access_log = nullptr;
 int emulated_tail = 0;
 int emulated_launches = 0;

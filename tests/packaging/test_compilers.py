@@ -37,6 +37,27 @@ def test_warnings_are_errors_for_developers(broken):
     assert all("-Werror" in command for command in first_commands(broken))
 
 
+def what_make_runs(checkout, target):
+    return run("make", "-n", "-C", checkout, "EXTRAP_CUDA=", "GPU=", target)
+
+
+def test_the_demo_waits_for_nothing_that_only_tests_use(checkout):
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    for dependencies in (".demo-deps", ".deps", ".ecosystem"):
+        (checkout / ".venv" / dependencies).touch()
+    left_out = "EXTRAP_EMULATION=OFF EXTRAP_CUDA=off"
+    assert left_out in what_make_runs(checkout, "demo")
+    (checkout / ".venv" / ".built").touch()
+    assert "setup.py" not in what_make_runs(checkout, "demo")
+    tested = what_make_runs(checkout, "test")
+    assert "setup.py" in tested and left_out not in tested
+    (checkout / ".venv" / ".built-for-tests").touch()
+    assert "setup.py" not in what_make_runs(checkout, "test")
+    (checkout / "csrc" / "core" / "config.h").touch()
+    demo = what_make_runs(checkout, "demo")
+    assert "setup.py" in demo and left_out not in demo, "what tests had built must not be deleted"
+
+
 @pytest.mark.skipif(not shutil.which("clang++"), reason="needs clang++ (Debian and Ubuntu: apt install clang)")
 def test_clang_builds_the_same_numerics_on_the_same_threads(sdist, tmp_path):
     build_wheel(sdist, tmp_path, CXX="clang++", EXTRAP_CUDA="off", EXTRAP_WERROR="ON")

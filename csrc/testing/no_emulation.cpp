@@ -1,0 +1,20 @@
+// In place of emulation.cpp where EXTRAP_EMULATION is OFF: it takes longer to compile than all kernels of one
+// instruction set, and only tests use it.
+#include <stdexcept>
+
+#include "testing/emulation.h"
+
+namespace extrap::cuda {
+
+const bool emulation_built = false;
+std::vector<Access>* access_log = nullptr;
+int emulated_tail = 0;
+int emulated_launches = 0;
+
+RuleLaunches emulated_rule(const char*, int, const TensorFormats&) {
+  throw std::runtime_error("this build has no emulated CUDA kernels; build it with EXTRAP_EMULATION=ON");
+}
+
+SumLaunches emulated_sums(DType) { return {}; }
+
+}  // namespace extrap::cuda
