@@ -24,13 +24,13 @@ struct TypeTag {
 };
 
 template <template <class> class... Rules, class Visit>
-EXTRAP_HD void for_each_variant(RuleVariants<Rules...>, const Visit& visit) {
+void for_each_variant(RuleVariants<Rules...>, const Visit& visit) {
   (visit(RuleTag<Rules>()), ...);
 }
 
 // visit(name, RuleTag) for each variant of each rule.
 template <class Visit>
-EXTRAP_HD void for_each_rule(const Visit& visit) {
+void for_each_rule(const Visit& visit) {
 #define EXTRAP_VISIT_RULE(rule) for_each_variant(rules::rule(), [&](auto tag) { visit(#rule, tag); });
   EXTRAP_FOR_EACH_RULE(EXTRAP_VISIT_RULE)
 #undef EXTRAP_VISIT_RULE
@@ -38,7 +38,7 @@ EXTRAP_HD void for_each_rule(const Visit& visit) {
 
 // visit(RuleTag) of the variant that has so many buffers; a Result() where there is none.
 template <class Result, class Visit>
-EXTRAP_HD Result visit_rule(const char* name, int buffers, const Visit& visit) {
+Result visit_rule(const char* name, int buffers, const Visit& visit) {
   Result result{};
   for_each_rule([&](const char* other, auto tag) {
     if (strcmp(name, other) == 0 && buffers == decltype(tag)::Facts::Buffers::kCount) result = visit(tag);
@@ -48,7 +48,7 @@ EXTRAP_HD Result visit_rule(const char* name, int buffers, const Visit& visit) {
 
 // visit(TypeTag<P>, TypeTag<G>) for each pair of formats of parameters and gradients.
 template <class Visit>
-EXTRAP_HD void for_each_pair(const Visit& visit) {
+void for_each_pair(const Visit& visit) {
 #define EXTRAP_VISIT_PAIR(P, G) visit(TypeTag<P>(), TypeTag<G>());
   EXTRAP_FOR_EACH_PAIR(EXTRAP_VISIT_PAIR)
 #undef EXTRAP_VISIT_PAIR
@@ -56,7 +56,7 @@ EXTRAP_HD void for_each_pair(const Visit& visit) {
 
 // visit(TypeTag<TensorTypes>) of the types with these formats whose state is in the arithmetic type.
 template <class Result, class Visit>
-EXTRAP_HD Result visit_full_state(const TensorFormats& formats, const Visit& visit) {
+Result visit_full_state(const TensorFormats& formats, const Visit& visit) {
   Result result{};
   for_each_pair([&](auto p, auto g) {
     using P = typename decltype(p)::Type;
@@ -68,7 +68,7 @@ EXTRAP_HD Result visit_full_state(const TensorFormats& formats, const Visit& vis
 
 // The same for bfloat16 moments, which float64 has not.
 template <class Result, class Visit>
-EXTRAP_HD Result visit_bfloat16_moments(const TensorFormats& formats, const Visit& visit) {
+Result visit_bfloat16_moments(const TensorFormats& formats, const Visit& visit) {
   Result result{};
   for_each_pair([&](auto p, auto g) {
     using P = typename decltype(p)::Type;
@@ -82,7 +82,7 @@ EXTRAP_HD Result visit_bfloat16_moments(const TensorFormats& formats, const Visi
 
 // visit(TypeTag<T>) of the format of a dtype.
 template <class Result, class Visit>
-EXTRAP_HD Result visit_format(DType dtype, const Visit& visit) {
+Result visit_format(DType dtype, const Visit& visit) {
   Result result{};
 #define EXTRAP_VISIT_FORMAT(T) \
   if (Format<T>::kDType == dtype) result = visit(TypeTag<T>());
