@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+import extrap_kernels.testing  # noqa: F401, registers cuda-emulated
 from bench import baselines
 from bench.static import KernelRow
 from extrap_kernels import _C, ExtrapAdamW, ExtrapSGD
@@ -125,7 +126,7 @@ def bytes_moved(rule: str, dtype: torch.dtype) -> float:
     optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
-    return sum(size for _, size, _ in _C.recorded_accesses(optimizer.step)) / numel
+    return sum(size for _, size, _ in _C.testing.recorded_accesses(optimizer.step)) / numel
 
 
 def report_rows() -> list[KernelRow]:

@@ -7,6 +7,7 @@
 
 #include "gradient.h"
 #include "tensor_dtypes.h"
+#include "torch_types.h"
 
 namespace extrap {
 namespace {
@@ -91,30 +92,38 @@ void Bucket::add(const BucketContents& contents, size_t i) {
   member.row_numel = member.numel / static_cast<double>(std::max<int64_t>(1, part.rows));
   members_.push_back(std::move(member));
   entries_.push_back(entry);
-  steps_.push_back(nullptr);
+  steps_.push_back({});
 }
 
 // --- Binding ---------------------------------------------------------------------------------------------------------
 
-// All of them before any tensor is read: a gradient that a subclass computes runs Python code, which may do anything.
-void Bucket::collect_gradients(const py::dict& local_gradients) {
-  const bool has_local = PyDict_Size(local_gradients.ptr()) > 0;
-  for (Member& member : members_) {
-    py::object gradient = gradient_of(member.param.ptr());
-    if (gradient.is_none()) continue;
-    member.held[kGradient] = std::move(gradient);
-    if (has_local) member.held[kLocal] = item(local_gradients, member.param);
+// Those that a subclass computes come before any tensor is read: that runs Python code, which may do anything.
+void Bucket::collect_computed_gradients() {
+  for (Member& member : members_)
+    if (!is_plain_type(Py_TYPE(member.param.ptr()))) member.held[kGradient] = gradient_of(member.param.ptr());
+}
+
+// False if there is no gradient.
+bool Bucket::collect_gradients(Member& member, const py::dict* local_gradients) {
+  py::object& gradient = member.held[kGradient];
+  if (!gradient) gradient = gradient_of(member.param.ptr());
+  if (gradient.is_none()) {
+    gradient = py::object();
+    return false;
   }
+  if (local_gradients) member.held[kLocal] = item(*local_gradients, member.param);
+  return true;
 }
 
 py::object Bucket::bind(const py::dict& local_gradients) {
   const BucketUse use(*this);
   drop();
   try {
-    collect_gradients(local_gradients);
+    collect_computed_gradients();
+    const py::dict* locals = PyDict_Size(local_gradients.ptr()) > 0 ? &local_gradients : nullptr;
     py::list requests;
     for (size_t i = 0; i < members_.size(); ++i) {
-      if (!members_[i].held[kGradient]) continue;
+      if (!collect_gradients(members_[i], locals)) continue;
       if (!bind_entry(i, requests)) {
         drop();
         return py::none();
@@ -199,9 +208,8 @@ bool Bucket::bind_step(size_t i) {
     reject(member, kStep, " must be a float32 tensor of one element");
   if (!is_on_step_device(view)) return false;
   check_memory(member, kStep, step.ptr(), view);
-  member.step_is_double = view.dtype == DType::float64;
   member.held[kStep] = std::move(step);
-  steps_[i] = view.data;
+  steps_[i] = {view.data, view.dtype == DType::float64};
   if (view.device_type == kCpuDevice) entries_[i].step = counted(i);
   return true;
 }
@@ -290,7 +298,7 @@ void Bucket::drop() {
     std::fill(std::begin(entry.buffers), std::end(entry.buffers), nullptr);
     entry.gradient = entry.local = nullptr;
     entry.rms = nullptr;
-    steps_[i] = nullptr;
+    steps_[i] = {};
     for (py::object& held : members_[i].held) held = py::object();
   }
 }
@@ -298,13 +306,13 @@ void Bucket::drop() {
 // --- Bound tensors ---------------------------------------------------------------------------------------------------
 
 double Bucket::counted(size_t i) const {
-  const Member& member = members_[i];
-  const double count = member.step_is_double ? *static_cast<double*>(steps_[i]) : *static_cast<float*>(steps_[i]);
+  const Step& step = steps_[i];
+  const double count = step.is_double ? *static_cast<double*>(step.count) : *static_cast<float*>(step.count);
   if (count >= 0 && count < kMaxCount) return count + 1;
   std::ostringstream why;
   why << " is " << count
       << "; it must count the steps, from 0 to 2**32 - 2: load a sound checkpoint, or delete the state to begin anew";
-  reject(member, kStep, why.str());
+  reject(members_[i], kStep, why.str());
 }
 
 void Bucket::advance_steps(bool keep) {
@@ -312,10 +320,10 @@ void Bucket::advance_steps(bool keep) {
   for (const uint32_t i : active_) {
     const double next = entries_[i].step = counted(i);
     if (!keep) continue;
-    if (members_[i].step_is_double)
-      *static_cast<double*>(steps_[i]) = next;
+    if (steps_[i].is_double)
+      *static_cast<double*>(steps_[i].count) = next;
     else
-      *static_cast<float*>(steps_[i]) = static_cast<float>(next);
+      *static_cast<float*>(steps_[i].count) = static_cast<float>(next);
   }
 }
 

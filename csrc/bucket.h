@@ -71,8 +71,8 @@ class Bucket {
   int32_t device_index() const { return device_index_; }
   bool is_sharded() const { return is_sharded_; }
 
-  // The address of the step count, and its type.
-  void* step(size_t entry) const { return steps_[entry]; }
+  // The address of the step count.
+  void* step(size_t entry) const { return steps_[entry].count; }
   // Sets `step` of the active entries to the count after this step; the tensors get it, too, if `keep`.
   void advance_steps(bool keep);
 
@@ -99,11 +99,16 @@ class Bucket {
     double numel, row_numel;  // of the whole tensor
     std::array<py::object, kRoles> held;
     std::array<uintptr_t, kRoles> seen;  // addresses of tensors whose storage has been looked at
-    bool step_is_double;
+  };
+
+  struct Step {
+    void* count;
+    bool is_double;
   };
 
   void add(const BucketContents& contents, size_t i);
-  void collect_gradients(const py::dict& local_gradients);
+  void collect_computed_gradients();
+  bool collect_gradients(Member& member, const py::dict* local_gradients);
   bool bind_entry(size_t i, py::list& requests);
   bool bind_param(size_t i);
   bool bind_gradient(size_t i, Role role);
@@ -130,7 +135,7 @@ class Bucket {
   bool complex_ = false;
   std::vector<Member> members_;
   std::vector<TensorEntry> entries_;
-  std::vector<void*> steps_;
+  std::vector<Step> steps_;
   std::vector<uint32_t> active_;
   std::vector<int64_t> dims_;
   int64_t active_numel_ = 0;

@@ -30,7 +30,7 @@ def native():
     """The native module; its settings are put back after the test."""
     from extrap_kernels import _C
 
-    instruction_set, interface = _C.instruction_set(), _C.uses_stable_interface()
+    instruction_set, dlpack = _C.instruction_set(), _C.reads_by_dlpack()
     yield _C
     _C.select_instruction_set(instruction_set)
-    _C.use_stable_interface(interface)
+    _C.testing.read_by_dlpack(dlpack)

@@ -7,6 +7,7 @@ import oracle
 import pytest
 import torch
 
+import extrap_kernels.testing  # noqa: F401, registers cuda-emulated
 from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends, triton_kernels
 
 # A new backend is a line here: its name, and the device of the tensors that it is tested with.

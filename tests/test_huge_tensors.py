@@ -72,9 +72,9 @@ def test_noise_of_the_last_elements(ringed, threads, numel, dtype):
 @pytest.fixture
 def last_chunks():
     """Only the last three chunks of a step are emulated."""
-    _C.emulate_tail(3)
+    _C.testing.emulate_tail(3)
     yield 3 * 4096
-    _C.emulate_tail(0)
+    _C.testing.emulate_tail(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")

@@ -1,4 +1,4 @@
-"""What the native core reads of torch's tensors, by torch's stable C interface or by attributes, and what it tells."""
+"""What the native core reads of torch's tensors, by DLPack's table of C functions or by attributes."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch
 from extrap_kernels import _C, ExtrapSGD
 
 
-@pytest.fixture(params=[True, False], ids=["interface", "attributes"])
+@pytest.fixture(params=[True, False], ids=["dlpack", "attributes"])
 def reading(request, native):
-    native.use_stable_interface(request.param)
-    if native.uses_stable_interface() != request.param:
-        pytest.skip("this torch lacks a part of the stable interface")
+    native.testing.read_by_dlpack(request.param)
+    if native.reads_by_dlpack() != request.param:
+        pytest.skip("this torch lacks DLPack's table of C functions")
 
 
 class OwnGradient(torch.nn.Parameter):
@@ -40,9 +40,9 @@ class Shell(torch.Tensor):
         return function(*inner, **(kwargs or {}))
 
 
-def test_this_torch_has_the_stable_interface():
+def test_this_torch_has_the_table_of_dlpack():
     """Else every step would be slow, and nothing else would show it."""
-    assert _C.uses_stable_interface()
+    assert _C.reads_by_dlpack()
 
 
 @pytest.mark.parametrize("kind", [torch.nn.Parameter, Plain, OwnGradient])
@@ -98,7 +98,7 @@ def test_steps_keep_no_second_reference(reading):
     assert module.weight.tolist() == [[-1.0, -1.0]]  # 0 - lr * g - extrap_lr * g
 
 
-def test_counters_of_freed_optimizers_go(reading):
+def test_optimizers_leave_no_reference(reading):
     param = torch.nn.Parameter(torch.ones(3))
     for _ in range(3):
         stepped(param, ExtrapSGD([param]))

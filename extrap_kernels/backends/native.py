@@ -40,9 +40,7 @@ def state_guard(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) ->
 
 
 def _native_shard(shard: Shard) -> _C.Shard:
-    return _C.Shard(
-        offset=shard.offset, extent=shard.extent, stride=shard.stride, numel=shard.numel, rows=shard.rows
-    )
+    return _C.Shard(offset=shard.offset, extent=shard.extent, stride=shard.stride, numel=shard.numel, rows=shard.rows)
 
 
 def _format(dtype: torch.dtype) -> str:

@@ -18,7 +18,10 @@ def _objects(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> It
 
 
 class StateGuard:
-    """Which parameters an optimizer's groups have, and which dict is the state of each. Twin: ``csrc/state_guard.cpp``."""
+    """Which parameters an optimizer's groups have, and which dict is the state of each.
+
+    Twin: ``csrc/state_guard.cpp``.
+    """
 
     def __init__(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> None:
         # Kept, so that no other object can get the identity of one of them.

@@ -82,7 +82,7 @@ def bytes_of(*lists):
 def test_every_byte_once_and_no_other(rule, dtype, offset, local):
     optimizer, params = make(rule, dtype, offset=offset, local=local)
     read, written = (bytes_of(tensors) for tensors in buffers_of(optimizer, params))
-    accesses = _C.recorded_accesses(optimizer.step)
+    accesses = _C.testing.recorded_accesses(optimizer.step)
     assert np.array_equal(bytes_touched(accesses, store=False), read)
     assert np.array_equal(bytes_touched(accesses, store=True), written)
     assert all(address % size == 0 for address, size, _ in accesses)
@@ -99,7 +99,7 @@ def test_a_parameter_that_holds_x_is_read_and_written_once(rule, moved, offset):
     expected = optimizer_of_copies(params, optimizer)
     for p in params:
         optimizer.state[p]["base"] = p.detach()
-    accesses = _C.recorded_accesses(optimizer.step)
+    accesses = _C.testing.recorded_accesses(optimizer.step)
     expected.step()
     read = [s for p in params for name, s in optimizer.state[p].items() if name != "step"] + [p.grad for p in params]
     written = [s for p in params for name, s in optimizer.state[p].items() if name != "step"]
@@ -115,7 +115,7 @@ def test_noise_moves_no_bytes_in_the_step(noise):
     """The rms is taken from x before; by row, a tensor of one dim has no noise."""
     optimizer, params = make("momentum", torch.float32, **noise)
     read, written = buffers_of(optimizer, params)
-    accesses = _C.recorded_accesses(optimizer.step)
+    accesses = _C.testing.recorded_accesses(optimizer.step)
     assert np.array_equal(bytes_touched(accesses, store=True), bytes_of(written))
     again = [optimizer.base_of(p) for p in params] if noise["noise_scale"] == "tensor" else []
     assert np.array_equal(bytes_touched(accesses, store=False), bytes_of(read, again))
@@ -131,7 +131,7 @@ def test_norms_read_what_they_are_taken_of_once_more(rule, extra):
     helpers.set_gradients(params, seed=1)
     read, written = buffers_of(optimizer, params)
     again = [p.grad if name == "grad" else optimizer.state[p][name] for p in params for name in extra]
-    accesses = _C.recorded_accesses(optimizer.step)
+    accesses = _C.testing.recorded_accesses(optimizer.step)
     assert np.array_equal(bytes_touched(accesses, store=False), bytes_of(read, again))
     assert np.array_equal(bytes_touched(accesses, store=True), bytes_of(written))
 
@@ -141,7 +141,7 @@ def test_norms_read_what_they_are_taken_of_once_more(rule, extra):
 def test_aligned_tensors_are_moved_128_bits_at_a_time(rule, dtype):
     """But for the end of a tensor that fills no access."""
     optimizer, _ = make(rule, dtype, sizes=(4096, 12_288 + 3))
-    sizes = Counter(size for _, size, _ in _C.recorded_accesses(optimizer.step))
+    sizes = Counter(size for _, size, _ in _C.testing.recorded_accesses(optimizer.step))
     group = 16 // dtype.itemsize
     tail = (12_288 + 3) % group
     narrow = sum(count for size, count in sizes.items() if size != 16)
@@ -155,7 +155,7 @@ def test_an_unaligned_tensor_leaves_the_others_their_wide_accesses():
     optimizer = helpers.RULES["sgd"].optimizer(params, lr=0.1, backend="cuda-emulated")
     helpers.set_gradients(params, seed=0)
     optimizer.step()
-    accesses = _C.recorded_accesses(optimizer.step)
+    accesses = _C.testing.recorded_accesses(optimizer.step)
     aligned = range(params[1].data_ptr(), params[1].data_ptr() + 4 * 4096)
     assert {size for address, size, _ in accesses if address in aligned} == {16}
     assert {size for address, size, _ in accesses if address not in aligned} == {4, 16}
@@ -164,4 +164,4 @@ def test_an_unaligned_tensor_leaves_the_others_their_wide_accesses():
 def test_a_skipped_step_touches_nothing():
     optimizer, _ = make("adam", torch.float32)
     optimizer.found_inf = torch.ones(1)
-    assert _C.recorded_accesses(optimizer.step) == []
+    assert _C.testing.recorded_accesses(optimizer.step) == []

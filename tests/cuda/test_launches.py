@@ -18,9 +18,9 @@ def launches(optimizer_type, count, *, local=False, **options):
         p.grad = torch.ones_like(p)
         if local:
             optimizer.local_gradients[p] = torch.ones_like(p)
-    _C.emulated_launches()
+    _C.testing.emulated_launches()
     optimizer.step()
-    return _C.emulated_launches()
+    return _C.testing.emulated_launches()
 
 
 @pytest.mark.parametrize("options", [{}, NOISE], ids=helpers.describe)
