@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
-from extrap_kernels.triton_kernels import variants
-from extrap_kernels.triton_kernels.variants import Formats, Rule
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bench.static import KernelRow
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import every_rule
+from extrap_kernels.triton_kernels import variants
+from extrap_kernels.triton_kernels.variants import Formats, Rule
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -8,13 +8,15 @@ namespace py = pybind11;
 namespace extrap {
 namespace {
 
-constexpr uint8_t kFloat = 2, kBfloat = 4, kComplex = 5;  // DLDataTypeCode
+constexpr uint8_t kComplex = 5;  // DLDataTypeCode
 
 // Of the two of one format, the real one comes first.
 constexpr TensorDType kDTypes[] = {
-    {"float32", DType::float32, false, kFloat, 32},      {"float64", DType::float64, false, kFloat, 64},
-    {"bfloat16", DType::bfloat16, false, kBfloat, 16},   {"float16", DType::float16, false, kFloat, 16},
-    {"complex64", DType::float32, true, kComplex, 64},   {"complex32", DType::float16, true, kComplex, 32},
+#define EXTRAP_REAL(name, code, bits) {#name, DType::name, false, code, bits},
+    EXTRAP_FOR_EACH_DTYPE(EXTRAP_REAL)
+#undef EXTRAP_REAL
+        {"complex64", DType::float32, true, kComplex, 64},
+    {"complex32", DType::float16, true, kComplex, 32},
     {"complex128", DType::float64, true, kComplex, 128},
 };
 

@@ -152,6 +152,8 @@ def reads_by_dlpack() -> bool:
 class testing:
     """Instruments of the tests."""
 
+    emulation_built: bool
+
     @staticmethod
     def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool]]:
         """Return the memory accesses of emulated kernels that ``action`` runs: address, bytes, whether it stores."""

@@ -1,4 +1,4 @@
-"""``python -m extrap_kernels``: ``info``, what is built here and what each backend lacks, and ``selftest``."""
+"""``python -m extrap_kernels``: ``info`` lists the backends, ``selftest`` compares one with the reference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
     commands.add_parser("info", help="print what is available here")
     test = commands.add_parser("selftest", help="compare a backend with the reference on this machine")
     test.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
-    test.add_argument("--backend", default="auto", help="default: auto, what tensors of the device get")
+    test.add_argument("--backend", default="auto", help="backend to test (default: auto)")
     arguments = parser.parse_args()
     if arguments.command == "info":
         _info()

@@ -26,24 +26,24 @@ class ExtrapAdam(ExtrapOptimizer):
 
     Args:
         params: parameters or param groups; float32, float64, bfloat16, float16 or complex, dense gradients. For
-            bfloat16 and float16 the base iterate is the float32 master copy.
+            bfloat16 and float16 parameters, the base iterate is the float32 master copy.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         betas: decay of the two moments (default: (0.9, 0.999)).
         eps: added to the denominator (default: 1e-8).
         weight_decay: decay of the base iterate (default: 0).
         amsgrad: must be False.
-        foreach: accepted so that scripts keep working; without effect, every backend takes all tensors at once.
+        foreach: accepted for compatibility, without effect: every backend steps all tensors at once.
         maximize: maximize the objective (default: False).
-        capturable: accepted so that scripts keep working; without effect on the CPU.
+        capturable: accepted for compatibility, without effect: steps on a GPU can always be captured.
         differentiable: must be False.
-        fused: accepted so that scripts keep working; without effect, ``backend`` decides.
-        decoupled_weight_decay: False (default): the decay joins the gradient. True: the base iterate shrinks by
-            ``1 - lr * weight_decay``, as in AdamW.
-        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
+        fused: accepted for compatibility, without effect: ``backend`` decides.
+        decoupled_weight_decay: False (default): the decay is added to the gradient. True: the base iterate is
+            multiplied by ``1 - lr * weight_decay``, as in AdamW.
+        backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:
-        ValueError: an option that cannot be carried out, with its name and value.
+        ValueError: an option is invalid; the message names it and its value.
     """
 
     rule = adam
@@ -84,19 +84,19 @@ class ExtrapAdam(ExtrapOptimizer):
         super().__init__(params, defaults, backend)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError for options of ``group`` that cannot be carried out."""
+        """Raise ValueError if an option of ``group`` is invalid."""
         super().check_group(group)
         options.check_moments(group)
         if group["amsgrad"]:
-            raise ValueError("Invalid amsgrad value: True; the maximum of the second moments is not kept")
+            raise ValueError("Invalid amsgrad value: True; this optimizer does not keep that maximum")
 
 
 class ExtrapAdamW(ExtrapAdam):
     """Drop-in replacement of ``torch.optim.AdamW`` whose gradients are taken at an extrapolated point.
 
-    :class:`ExtrapAdam` with decoupled weight decay (Loshchilov & Hutter 2019): before the correction the base iterate
-    shrinks by ``1 - lr * weight_decay``. The arguments are those of ``torch.optim.AdamW``, with ``weight_decay``
-    1e-2 by default, and otherwise those of :class:`ExtrapAdam`.
+    :class:`ExtrapAdam` with decoupled weight decay (Loshchilov & Hutter 2019): before the update, the base iterate is
+    multiplied by ``1 - lr * weight_decay``. The arguments are those of :class:`ExtrapAdam`, except that
+    ``weight_decay`` is 1e-2 by default, as in ``torch.optim.AdamW``.
     """
 
     def __init__(
@@ -135,6 +135,6 @@ class ExtrapAdamW(ExtrapAdam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # As in torch: what ExtrapAdam has saved does not change what this class is.
+        # As in torch: loading a state dict of ExtrapAdam does not turn off the decoupled decay.
         for group in self.param_groups:
             group["decoupled_weight_decay"] = True

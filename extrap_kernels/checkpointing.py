@@ -1,4 +1,4 @@
-"""State dicts: what is checked of one that is loaded, and how it becomes state."""
+"""Checks a state dict that is loaded, and restores the state from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _final_options(optimizer: ExtrapOptimizer, saved_group: Mapping[str, Any]) -
 
 
 def check_saved(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if the state of a parameter lacks what its options ask for, or does not fit it."""
+    """Raise ValueError if saved state lacks a tensor that the options need, or does not fit its parameter."""
     for group, saved_group in zip(optimizer.param_groups, saved["param_groups"]):
         final = _final_options(optimizer, saved_group)
         for param, key in zip(group["params"], saved_group["params"]):
@@ -49,7 +49,7 @@ def _check_entries(optimizer: str, param: Tensor, key: Any, saved: Mapping[str, 
 
 
 def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
-    """Put saved values into the state: torch has cast those of floating point to the dtype of the parameter."""
+    """Copy the saved values into the state, because torch has cast them to the dtype of the parameter."""
     for group, saved_group in zip(optimizer.param_groups, saved["param_groups"]):
         for param, key in zip(group["params"], saved_group["params"]):
             entries = saved["state"].get(key, {})
@@ -70,14 +70,14 @@ def _restore_entries(layout: StateLayout, param: Tensor, state: dict[str, Any], 
 
 @torch.no_grad()
 def only_creates_state(optimizer: ExtrapOptimizer) -> bool:
-    """Create all state in a first step of zero gradients at learning rate 0, as checkpoints want it; else return False.
+    """Create the state and return True if this is a step with zero gradients at learning rate 0; else return False.
 
     ``torch.distributed.checkpoint.state_dict`` takes such a step, in any mode, to have tensors that it can load
     into. With noise or an ``extrap_lr`` of its own it would move the parameters, which may be loaded already.
     """
     if any(float(group["lr"]) != 0.0 for group in optimizer.param_groups):
         return False
-    stepper = Stepper()  # one of its own: what it has bound goes with it
+    stepper = Stepper()  # a temporary one, which releases what it has bound
     executors = stepper.bind(optimizer, range(len(optimizer.param_groups)))
     if float(backends.gradient_square_sum(executors, None)) != 0.0:
         return False

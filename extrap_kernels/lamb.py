@@ -22,20 +22,20 @@ class ExtrapLAMB(ExtrapOptimizer):
         x = x - lr * u * |x| / |u|                    # for each tensor; the ratio is 1 where a norm is 0
         y = x - extrap_lr * g / d
 
-    One more read of ``x``, the gradient and the moments a step goes into the norms.
+    The norms cost one more read of ``x``, the gradient and the moments per step.
 
     Args:
         params: parameters or param groups, as in :class:`extrap_kernels.ExtrapAdam`.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         betas: decay of the two moments (default: (0.9, 0.999)).
         eps: added to the denominator (default: 1e-6).
-        weight_decay: decay, part of the update that is scaled (default: 0).
+        weight_decay: decay; part of the update, so ``|x| / |u|`` scales it, too (default: 0).
         maximize: maximize the objective (default: False).
-        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
+        backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:
-        ValueError: an option that cannot be carried out, with its name and value.
+        ValueError: an option is invalid; the message names it and its value.
     """
 
     rule = lamb
@@ -64,6 +64,6 @@ class ExtrapLAMB(ExtrapOptimizer):
         super().__init__(params, defaults, backend)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError for options of ``group`` that cannot be carried out."""
+        """Raise ValueError if an option of ``group`` is invalid."""
         super().check_group(group)
         options.check_moments(group)

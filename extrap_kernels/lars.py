@@ -16,30 +16,30 @@ from extrap_kernels.reference.rules import lars
 class ExtrapLARS(ExtrapOptimizer):
     """LARS (You et al. 2017) whose gradients are taken at an extrapolated point.
 
-    :class:`extrap_kernels.ExtrapSGD` on gradients that are scaled, for each tensor, by::
+    :class:`extrap_kernels.ExtrapSGD` on gradients scaled, tensor by tensor, by::
 
         trust = trust_coefficient * |x| / (|g| + weight_decay * |x| + eps)      # 1 where a norm is 0
 
-    with ``|g|`` before the decay joined the gradient. One more read of ``x`` and of the gradient a step goes into the
-    norms.
+    where ``|g|`` is taken before decay is added to the gradient. The norms cost one more read of ``x`` and of the
+    gradient per step.
 
     Args:
         params: parameters or param groups, as in :class:`extrap_kernels.ExtrapSGD`.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         momentum: momentum factor (default: 0, which keeps no momentum buffer).
-        dampening: dampening of the gradient that enters the momentum, but not in a parameter's first step (default: 0).
+        dampening: dampening for momentum; ignored in a parameter's first step (default: 0).
         weight_decay: decay of the base iterate (default: 0).
         nesterov: Nesterov momentum, in PyTorch's form (default: False).
         trust_coefficient: factor of the ratio of norms (default: 1e-3).
         eps: added to the denominator (default: 1e-8).
         maximize: maximize the objective (default: False).
-        decoupled_weight_decay: as in :class:`extrap_kernels.ExtrapSGD` (default: False); a decoupled decay is not
-            counted in ``trust``.
-        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
+        decoupled_weight_decay: as in :class:`extrap_kernels.ExtrapSGD` (default: False); a decoupled decay
+            does not count in ``trust``.
+        backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:
-        ValueError: an option that cannot be carried out, with its name and value.
+        ValueError: an option is invalid; the message names it and its value.
     """
 
     rule = lars
@@ -76,7 +76,7 @@ class ExtrapLARS(ExtrapOptimizer):
         super().__init__(params, defaults, backend)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError for options of ``group`` that cannot be carried out."""
+        """Raise ValueError if an option of ``group`` is invalid."""
         super().check_group(group)
         options.check_momentum(group)
         for name in ("trust_coefficient", "eps"):

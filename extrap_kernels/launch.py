@@ -1,4 +1,4 @@
-"""The options of one launch: those of a param group, read once a step, and what the gradients are multiplied by."""
+"""The options of one launch: those of the param group, read once per step, and the factors of the gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extrap_kernels import scalars
 
 
 class Phase(enum.Enum):
-    """What a launch does: a whole step, or the first half of an extragradient step, which only moves ``y``."""
+    """What a launch does: a whole step, or the first half of an extragradient step, which moves only ``y``."""
 
     UPDATE = "update"
     EXTRAPOLATE = "extrapolate"
@@ -28,12 +28,12 @@ class GradScaling:
     """Factors of the gradients in one step.
 
     Attributes:
-        grad_scale: what the gradients were multiplied by, as GradScaler does; they are divided by it.
-        clip: factor of the gradients once they are unscaled.
-        found_inf: 0-dim or one-element float32 tensor; where it is not 0, the step changes nothing. None: no such flag.
+        grad_scale: factor that GradScaler multiplied the gradients by; the step divides by it.
+        clip: factor that the unscaled gradients are multiplied by.
+        found_inf: one-element float32 tensor; if it is not 0, the step changes nothing. None: there is no such flag.
 
-    Backends of the host get floats and no flag. Those of the device may get tensors of one element, which they must
-    not read on the host.
+    Backends of the host get floats and no flag. Backends of the device may get one-element tensors, which they must not
+    read on the host.
     """
 
     grad_scale: Union[float, Tensor] = 1.0
@@ -43,14 +43,14 @@ class GradScaling:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the kernels take besides the tensors.
+    """The arguments of a launch besides its tensors.
 
     Attributes:
         group: the param group.
-        phase: what is done.
-        row: all scalars, see :mod:`extrap_kernels.scalars`; of those in ``on_device``, a placeholder.
+        phase: a whole step, or its first half.
+        row: all scalars (:mod:`extrap_kernels.scalars`); those in ``on_device`` have a placeholder.
         noise: kind of the noise that this launch adds to ``y``, or None.
-        noise_scale: what the noise is scaled by.
+        noise_scale: option of that name.
         on_device: scalars that only the device reads, by name: tensors of one float32 or float64 element.
         found_inf: see :class:`GradScaling`.
     """
@@ -74,15 +74,15 @@ class Launch:
         scaling: GradScaling = GradScaling(),
         device: Optional[torch.device] = None,
     ) -> Launch:
-        """Complete the options of a param group by what only the step knows.
+        """Make a launch from the options of a param group and from what only the step knows.
 
         Args:
             group: the param group.
             values: its scalars, see :func:`extrap_kernels.options.scalars_of`.
-            phase: what is done.
+            phase: a whole step, or its first half.
             rank: added to the seed of the noise.
             scaling: factors of the gradients.
-            device: tensors there are left to the device to read; None: the host reads all.
+            device: scalars that are tensors there are read by the device; None: the host reads all.
         """
         values = {
             **values,

@@ -1,4 +1,4 @@
-"""Memory layouts: which tensors can be walked as one run of memory."""
+"""Memory layouts: which tensors are dense, so that a kernel can walk them as contiguous memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one run of memory without gaps or overlaps, in any order of dimensions."""
+    """Whether the elements fill contiguous memory without gaps or overlaps, in any order of dimensions."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
         if size == 1:
@@ -30,6 +30,6 @@ def overlaps(tensor: Tensor) -> bool:
 
 
 def empty_dense(param: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an uninitialized dense tensor with the strides of ``param`` where those are dense, else row-major ones."""
+    """Return an uninitialized dense tensor: with the strides of ``param`` if that is dense, else row-major."""
     memory_format = torch.preserve_format if is_dense(param) else torch.contiguous_format
     return torch.empty_like(param, dtype=dtype, memory_format=memory_format, requires_grad=False)

@@ -21,24 +21,24 @@ Closure = Callable[[], Union[float, Tensor]]
 
 
 class ExtrapOptimizer(torch.optim.Optimizer):
-    """Base class: a subclass names its rule and its own options.
+    """Base class; a subclass names its rule and adds its own options.
 
-    Between steps the parameters hold the extrapolated point ``y``: to change a parameter by hand, change its
-    :meth:`base_of`. State tensors may be changed in place, exchanged or moved: every step reads them anew.
+    Between steps the parameters hold the extrapolated point ``y``: to change a parameter by hand, change
+    :meth:`base_of` it. State tensors may be changed in place, exchanged or moved: every step reads them anew.
 
     Attributes:
         rule: module of :mod:`extrap_kernels.reference.rules`, whose ``SPEC`` says what the rule consists of.
         backend: ``"auto"`` or the backend asked for; see :func:`extrap_kernels.backends.resolve`.
-        rank: number added to the seed of the noise; None (default) means the rank in the default process group of
-            ``torch.distributed``, or 0 without one, or where any parameter is a DTensor: the workers then share one
-            extrapolated point. Not saved in state dicts.
-        local_gradients: this worker's own gradient for each parameter where ``p.grad`` holds an average over
-            workers. Same shape as the parameter; scaled as ``p.grad`` is. ``step()`` and ``extrapolate()`` consume
+        rank: number added to the seed of the noise. None (default) means the rank in the default process group of
+            ``torch.distributed``, and 0 if there is no such group or any parameter is a DTensor, because the workers
+            then share one extrapolated point. It is not saved in state dicts.
+        local_gradients: this worker's own gradient of each parameter whose ``p.grad`` is an average over workers. It
+            has the shape of the parameter and the scale of ``p.grad``. ``step()`` and ``extrapolate()`` consume
             and clear it.
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
-            ``max_grad_norm`` bounds the norm over all of them.
+            ``max_grad_norm`` then bounds the norm over all of them.
         grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
-            tensor from a backend that works on the device; infinite or NaN if GradScaler skipped that step.
+            tensor if the backend works on the device; infinite or NaN if GradScaler skipped that step;
             None while ``max_grad_norm`` is None.
     """
 
@@ -78,7 +78,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """Add a param group, as in ``torch.optim``; options left out get the defaults.
 
         Raises:
-            ValueError: an option that cannot be carried out, or a parameter whose elements share memory.
+            ValueError: an option is invalid, or elements of a parameter share memory.
         """
         if isinstance(param_group, dict):  # torch refuses everything else
             self.check_group({**self.defaults, **param_group})
@@ -97,7 +97,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     # The step
 
     def step(self, closure: Optional[Closure] = None) -> Any:
-        """Correct the base iterate with the gradients and move the parameters to the next extrapolated point.
+        """Update the base iterate with the gradients, and move the parameters to the next extrapolated point.
 
         Args:
             closure: evaluates the model, calls ``backward()`` and returns the loss. With
@@ -107,15 +107,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             The loss of the (first) call of ``closure``, or None.
 
         Raises:
-            RuntimeError: in eval mode, for a sparse gradient, or for an extragradient step without
-                :meth:`extrapolate`; nothing has changed then.
+            RuntimeError: in eval mode, for a sparse gradient, or if an extragradient step was not preceded by
+                :meth:`extrapolate`. Nothing has been changed then.
             ValueError: an option was set to an invalid value; nothing has changed then.
         """
         try:
             return self._step(closure)
         except BaseException:
             self.stepper = Stepper()  # what it has bound is released
-            # GradScaler takes back what it has set only after a step, and multiplies its next scale with what it finds.
+            # GradScaler deletes these only after a successful step, and would multiply its next scale by what it finds.
             self.__dict__.pop("grad_scale", None)
             self.__dict__.pop("found_inf", None)
             raise
@@ -146,7 +146,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def extrapolate(self, grad_scale: Union[float, Tensor, None] = None) -> None:
-        """First half of an extragradient step: move the parameters along the gradient at the base iterate.
+        """Take the first half of an extragradient step: move the parameters along the gradient at the base iterate.
 
         Call it after the first backward, then clear the gradients, compute them again and call :meth:`step`.
 
@@ -154,8 +154,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             grad_scale: what the loss was multiplied by: ``scaler.get_scale()`` under a GradScaler (default: None, 1).
 
         Raises:
-            RuntimeError: in eval mode, without a group of ``extrapolation="extragradient"``, when called twice
-                before a step, or for a sparse gradient; nothing has changed then.
+            RuntimeError: in eval mode, if no group has ``extrapolation="extragradient"``, if called twice before a
+                step, or for a sparse gradient. Nothing has been changed then.
             ValueError: an option was set to an invalid value; nothing has changed then.
         """
         self._require_train_mode("extrapolate()")
@@ -179,7 +179,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     def _skip(self) -> None:
         self._return_to_base(only_without_gradient=False)
-        # Known without a look at the gradients.
+        # The norm is not needed: GradScaler found an infinite gradient.
         clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
         self.grad_norm = math.inf if clipped else None
 
@@ -212,16 +212,16 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
 
     def base_of(self, param: Tensor) -> Tensor:
-        """Return the tensor that holds the base iterate ``x`` of a parameter, to be read or changed in place.
+        """Return the tensor that holds the base iterate ``x`` of a parameter; read it or change it in place.
 
-        That is ``state[param]["base"]``, or the parameter itself if it holds ``x``: before its first step, and where
-        no base is stored, since there is no extrapolation and no noise and its dtype is that of the arithmetic.
+        That is ``state[param]["base"]``, or the parameter itself if it holds ``x``: before its first step, and if
+        no base is stored (no extrapolation, no noise, and a float32 or float64 parameter).
         """
         base: Tensor = self.state.get(param, {}).get("base", param)
         return base
 
     def prepare_state(self, param: Tensor) -> dict[str, Tensor]:
-        """Return the state of ``param``, created or converted where it is missing or does not fit."""
+        """Return the state of ``param``; create what is missing and convert what does not fit."""
         group = next(group for group in self.param_groups if any(param is p for p in group["params"]))
         on_device = backends.resolve(self.backend, param.device).on_device
         layout = StateLayout.of(self.rule.SPEC, group, param.dtype)
@@ -241,7 +241,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             )
 
     def _return_to_base(self, *, only_without_gradient: bool) -> None:
-        """Undo extrapolate() where no correction follows it."""
+        """Undo extrapolate() if no update follows it."""
         for i in self._extrapolated:
             params = self.param_groups[i]["params"]
             modes.return_to_base(self.state, params, only_without_gradient=only_without_gradient)
@@ -250,8 +250,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def eval(self) -> None:
         """Put the base iterate ``x`` into the parameters, rounded to their dtype, for evaluation and saving.
 
-        The extrapolated point is kept in the state (one copy of the parameters) until :meth:`train`. Nothing happens
-        in eval mode.
+        The extrapolated point is kept in the state (one copy of the parameters) until :meth:`train`. In eval
+        mode this does nothing.
         """
         if self.param_groups[0]["train_mode"]:
             modes.put_base(self.state)
@@ -271,7 +271,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     @contextmanager
     def base_parameters(self) -> Iterator[None]:
-        """Context manager: the parameters hold the base iterate inside the block, and what they held after it."""
+        """Context manager: the parameters hold the base iterate inside the block, and their former values after it."""
         was_training = self.param_groups[0]["train_mode"]
         self.eval()
         try:
@@ -298,13 +298,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._forget_plans()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` returned, from any backend, device and mode; the state keeps its precision.
+        """Load a state dict from any backend, device and mode; the state keeps its precision.
 
-        The parameters are not touched: load the model's state dict, saved at the same moment, as well. A dict saved
-        in eval mode leaves the optimizer in eval mode.
+        Parameters do not change: also load the state dict of the model, saved at the same time. A state dict saved in
+        eval mode puts the optimizer into eval mode.
 
         Raises:
-            ValueError: the groups, or the state of a parameter, do not fit; nothing has changed then.
+            ValueError: the groups or the state of a parameter do not fit. Nothing has been changed then.
         """
         loaded: dict[str, Any] = {}
 

@@ -31,21 +31,22 @@ class ExtrapolationOptions(TypedDict, total=False):
         extrapolation: direction from the base iterate ``x`` to the point ``y`` where the next gradient is taken.
             ``"past_gradient"`` (default): this worker's last gradient (Popov 1980, Gidel et al. 2019).
             ``"past_update"``: the last update. ``"extragradient"``: a fresh gradient, two backward passes a step
-            (Korpelevich 1976), from what the parameters hold: switched on in mid-run, from the extrapolated point.
+            (Korpelevich 1976). It starts from what the parameters hold; after a switch in mid-run, that is ``y``.
             ``None``: no extrapolation.
         extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``.
         extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None (default: 1).
-        noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): random perturbation of ``y``.
+        noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): added to ``y``.
         noise_std: standard deviation (Gaussian) or half width (uniform) of the noise, in units of its scale
             (default: 0.01).
         noise_scale: ``"absolute"`` (default): 1; ``"tensor"``: rms of the parameter; ``"filter"``: rms of each slice
-            along dim 0 (Li et al. 2018), none for tensors of fewer than 2 dims; ``"gradient"``: absolute value of
-            the worker's gradient, element by element.
-        seed: seed of the noise, in [0, 2**64) (default: 0); each rank adds its own number.
-        max_grad_norm: gradients are scaled down where the norm of those of all groups exceeds it, as by
-            ``torch.nn.utils.clip_grad_norm_``, for one more read of the gradients (default: None, no clipping).
+            along dim 0; tensors with fewer than 2 dims get no noise; ``"gradient"``: absolute value of the worker's
+            gradient, element by element. For noise defined by L2 norms see ``docs/design.md``.
+        seed: seed of the noise and of stochastic rounding, in [0, 2**64) (default: 0). For the noise, each rank adds
+            its number.
+        max_grad_norm: if the norm of the gradients of all groups exceeds it, they are scaled down to it, as by
+            ``torch.nn.utils.clip_grad_norm_``. Costs one more read of the gradients (default: None, no clipping).
         state_dtype: format of the momentum and of the moments. ``torch.float32`` (default): the precision of the
-            arithmetic. ``torch.bfloat16``: half of the memory and of the traffic; second moments are rounded
+            arithmetic. ``torch.bfloat16``: half their memory and traffic; second moments are rounded
             stochastically. For float32, bfloat16 and float16 parameters, on the backends ``cpu`` and ``reference``.
     """
 
@@ -74,10 +75,10 @@ DEFAULTS: ExtrapolationOptions = {
 
 
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``options`` completed by the defaults.
+    """Return ``options`` with defaults for those that are missing.
 
     Raises:
-        TypeError: a keyword that no optimizer of the package has.
+        TypeError: an unknown keyword.
     """
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
@@ -94,7 +95,7 @@ def check_learning_rate(lr: float | Tensor) -> None:
 
 
 def check_momentum(group: Mapping[str, Any]) -> None:
-    """Raise ValueError for options of SGD's momentum that cannot be carried out."""
+    """Raise ValueError if an option of SGD's momentum is invalid."""
     if not group["momentum"] >= 0.0:
         raise ValueError(f"Invalid momentum value: {group['momentum']}")
     if not math.isfinite(group["dampening"]):
@@ -104,7 +105,7 @@ def check_momentum(group: Mapping[str, Any]) -> None:
 
 
 def check_moments(group: Mapping[str, Any]) -> None:
-    """Raise ValueError for options of Adam's moments that cannot be carried out."""
+    """Raise ValueError if an option of Adam's moments is invalid."""
     if not group["eps"] >= 0.0:
         raise ValueError(f"Invalid epsilon value: {group['eps']}")
     for i, beta in enumerate(group["betas"]):
@@ -113,7 +114,7 @@ def check_moments(group: Mapping[str, Any]) -> None:
 
 
 def check(group: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the option, its value and what is allowed, for options that cannot be carried out."""
+    """Raise ValueError, naming the option, its value and what is allowed, if an option is invalid."""
     check_choices(group)
     for name in ("extrap_ratio", "noise_std"):
         if not 0.0 <= float(group[name]) < math.inf:
@@ -131,7 +132,7 @@ def check(group: Mapping[str, Any]) -> None:
 
 
 def check_choices(group: Mapping[str, Any]) -> None:
-    """Raise ValueError for unknown or mutually exclusive values: quick, for options changed between steps."""
+    """Raise ValueError for unknown or mutually exclusive values. It is fast, because every step calls it."""
     for name, allowed in CODES.items():
         if group[name] not in allowed:
             raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
@@ -145,7 +146,7 @@ def check_choices(group: Mapping[str, Any]) -> None:
 
 
 def scalars_of(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ``group`` as scalars of a launch, by name; learning rates may be tensors.
+    """Return the options of ``group`` that are scalars of a launch, by name; learning rates may be tensors.
 
     Raises:
         TypeError, ValueError: an option that is not a number.

@@ -1,4 +1,4 @@
-"""What a rule consists of, as data: everything that is not its arithmetic is derived from here."""
+"""Describes a rule as data. Everything but the arithmetic derives from it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any, Literal, Optional
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor of the parameter's shape that a rule keeps from step to step.
+    """A state tensor of a rule, with the shape of the parameter.
 
     Attributes:
         name: its key in the state.
         signed: whether its elements may be negative.
-        option: name of an option of the param group; where that is 0, the rule keeps no such buffer. None: it always
-            does.
+        option: name of an option; the buffer exists only if the option is not 0. None: it always exists.
     """
 
     name: str
@@ -30,12 +29,12 @@ class RuleSpec:
     """A rule.
 
     Attributes:
-        name: also the name of its files: ``csrc/core/rules/<name>.h``, ``extrap_kernels/reference/rules/<name>.py`` and
+        name: also the name of its files, ``csrc/core/rules/<name>.h``, ``extrap_kernels/reference/rules/<name>.py`` and
             ``triton_kernels/rules/<name>.py``.
         buffers: in the order in which the kernels take them.
-        norm: what it takes the norm of for each tensor, besides ``x``, to scale its step by a trust ratio: the gradient
-            or the update. None: it takes no norms.
-        own_decay: whether it does the weight decay itself.
+        norm: for a rule with a trust ratio, the tensor whose norm it needs besides that of ``x``: the gradient or the
+            update. None: the rule needs no norms.
+        own_decay: whether the rule applies weight decay itself.
     """
 
     name: str
@@ -44,11 +43,11 @@ class RuleSpec:
     own_decay: bool = False
 
     def buffers_of(self, group: Mapping[str, Any]) -> tuple[Buffer, ...]:
-        """Return the buffers that the rule keeps under the options of a param group."""
+        """Return the buffers of the rule for the options of a param group."""
         return tuple([b for b in self.buffers if b.option is None or group[b.option] != 0])
 
     def variants(self) -> tuple[tuple[Buffer, ...], ...]:
-        """Return each set of buffers that the rule may keep; kernels are compiled for each of them."""
+        """Return the possible sets of buffers; there is a kernel for each."""
         always = tuple(b for b in self.buffers if b.option is None)
         return (always,) if always == self.buffers else (always, self.buffers)
 

@@ -1,6 +1,6 @@
 """The scalars of a launch: one ordered list for Python, C++ (``csrc/core/config.h``) and Triton.
 
-Every scalar takes 8 bytes, so that a row of them is read by position.
+Every scalar takes 8 bytes, so a position in the list is a position in the row.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ class Scalar(NamedTuple):
     """A scalar of the row.
 
     Attributes:
-        name: that of an option of the param group, if ``is_option``.
-        dtype: its type in the row.
-        default: its value where nothing sets it.
-        is_option: whether a param group sets it; else the step does.
+        name: name of the scalar; if ``is_option``, also of the option of the param group.
+        dtype: type in the row.
+        default: value if nothing sets it.
+        is_option: whether the param group sets it; otherwise the step does.
     """
 
     name: str
@@ -54,14 +54,14 @@ SCALARS = (
     Scalar("decoupled_weight_decay", "int64"),
 )
 
-# Those that a backend of the device may read there, so that the host need not wait for them.
+# Scalars that may be tensors on the device and are then read there, without a synchronization.
 ON_DEVICE = ("lr", "extrap_lr", "grad_scale", "clip")
 
 _ROW = struct.Struct("=" + "".join(_FORMATS[scalar.dtype] for scalar in SCALARS))
 
 
 def pack(values: Mapping[str, Union[float, int]]) -> bytes:
-    """Return a row of all scalars; those without a value get their default."""
+    """Return the row of all scalars; a scalar without a value gets its default."""
     return _ROW.pack(*[values.get(scalar.name, scalar.default) for scalar in SCALARS])
 
 

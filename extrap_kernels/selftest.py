@@ -1,4 +1,4 @@
-"""``python -m extrap_kernels selftest``: whether a backend computes on this machine what the reference does.
+"""``python -m extrap_kernels selftest``: compares a backend with the reference on this machine.
 
 Every optimizer, extrapolation, noise and dtype takes a few steps on the backend and, on the CPU, on the plain-PyTorch
 reference; on a GPU, a step is also captured in a CUDA graph and run on two streams. Then the bandwidth is measured.
@@ -27,9 +27,9 @@ from extrap_kernels.options import CODES
 _OPTIONS = {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "trust_coefficient": 0.3}
 
 
-def optimizers() -> dict[str, tuple[type[ExtrapOptimizer], dict[str, Any]]]:
+def optimizers() -> dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]]:
     """Return every optimizer of the package by a title, with options for each set of buffers that it may keep."""
-    found: dict[str, tuple[type[ExtrapOptimizer], dict[str, Any]]] = {}
+    found: dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]] = {}
     for name in extrap_kernels.__all__:
         optimizer_type = getattr(extrap_kernels, name)
         accepted = inspect.signature(optimizer_type).parameters
@@ -55,7 +55,7 @@ _TOLERANCE = {
 
 
 def perturbations() -> Iterator[dict[str, Any]]:
-    """Every extrapolation with every noise and scale of it, as options of an optimizer."""
+    """Yield options: every extrapolation with every noise and noise scale."""
     noises: list[dict[str, Any]] = [{"noise": None}]
     for noise, scale in itertools.product(CODES["noise"][1:], CODES["noise_scale"]):
         noises.append({"noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 7})
@@ -65,7 +65,7 @@ def perturbations() -> Iterator[dict[str, Any]]:
 
 
 def _parameters(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Tensors of sizes and alignments that take every path of a kernel; always of the same values."""
+    """Return parameters, always the same, whose sizes and alignments cover every path of a kernel."""
     generator = torch.Generator().manual_seed(1)
 
     def make(*shape: int) -> Tensor:
@@ -158,7 +158,7 @@ def _two_optimizers(device: torch.device, backend: str) -> list[tuple[ExtrapOpti
 
 
 def graph_capture(device: torch.device, backend: str) -> bool:
-    """Whether replays of a captured step, with other gradients each time, are steps. CUDA only."""
+    """Whether replays of a captured step, with new gradients each time, equal eager steps. CUDA only."""
     same = True
     for (captured, params), (eager, copies) in zip(_two_optimizers(device, backend), _two_optimizers(device, backend)):
         side = torch.cuda.Stream(device)
@@ -182,7 +182,7 @@ def graph_capture(device: torch.device, backend: str) -> bool:
 
 
 def two_streams(device: torch.device, backend: str) -> bool:
-    """Whether optimizers that step on two streams at a time get what they get one after the other. CUDA only."""
+    """Whether steps on two streams at once equal the same steps one after the other. CUDA only."""
     at_once, one_by_one = _two_optimizers(device, backend), _two_optimizers(device, backend)
     streams = [torch.cuda.Stream(device) for _ in at_once]
     torch.cuda.synchronize(device)
@@ -199,7 +199,7 @@ def two_streams(device: torch.device, backend: str) -> bool:
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """What a step of ExtrapSGD with momentum reaches, in bytes per second, beside ``x.add_(g)`` in the same run."""
+    """Bytes per second of a step of ExtrapSGD with momentum, and of ``x.add_(g)`` in the same run."""
 
     step: float
     add: float
@@ -256,10 +256,10 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
 
     Args:
         device_name: ``"cuda"``, ``"cpu"`` or another name of a device; None: a GPU where there is one.
-        backend: which one to check; ``"auto"``: what such tensors get.
+        backend: backend to test; ``"auto"``: the one that such tensors get.
 
     Raises:
-        RuntimeError: the device or the backend is not there.
+        RuntimeError: the device or the backend is not available.
     """
     device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -25,23 +25,23 @@ class ExtrapSGD(ExtrapOptimizer):
 
     Args:
         params: parameters or param groups; float32, float64, bfloat16, float16 or complex, dense gradients. For
-            bfloat16 and float16 the base iterate is the float32 master copy.
+            bfloat16 and float16 parameters, the base iterate is the float32 master copy.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         momentum: momentum factor (default: 0, which keeps no momentum buffer).
-        dampening: dampening of the gradient that enters the momentum, but not in a parameter's first step (default: 0).
+        dampening: dampening for momentum; ignored in a parameter's first step (default: 0).
         weight_decay: decay of the base iterate (default: 0).
         nesterov: Nesterov momentum, in PyTorch's form (default: False).
         maximize: maximize the objective (default: False).
-        foreach: accepted so that scripts keep working; without effect, every backend takes all tensors at once.
+        foreach: accepted for compatibility, without effect: every backend steps all tensors at once.
         differentiable: must be False.
-        fused: accepted so that scripts keep working; without effect, ``backend`` decides.
-        decoupled_weight_decay: False (default): the decay joins the gradient, as in ``torch.optim.SGD``, taken at
-            the base iterate. True: the base iterate shrinks by ``1 - lr * weight_decay``.
-        backend: ``"auto"`` (default), or the name of one; see :func:`extrap_kernels.backends.resolve`.
+        fused: accepted for compatibility, without effect: ``backend`` decides.
+        decoupled_weight_decay: False (default): the decay is added to the gradient, as in ``torch.optim.SGD``, but
+            uses the base iterate. True: the base iterate is multiplied by ``1 - lr * weight_decay``.
+        backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
     Raises:
-        ValueError: an option that cannot be carried out, with its name and value.
+        ValueError: an option is invalid; the message names it and its value.
     """
 
     rule = sgd
@@ -80,6 +80,6 @@ class ExtrapSGD(ExtrapOptimizer):
         super().__init__(params, defaults, backend)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError for options of ``group`` that cannot be carried out."""
+        """Raise ValueError if an option of ``group`` is invalid."""
         super().check_group(group)
         options.check_momentum(group)

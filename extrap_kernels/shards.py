@@ -1,4 +1,4 @@
-"""Tensors that several processes hold together (DTensors): what is here of the whole."""
+"""Sharded tensors (DTensors): the local part and its place in the whole tensor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 def is_dtensor(tensor: Any) -> TypeGuard[DTensor]:
     """Whether ``tensor`` is a DTensor."""
-    # There are none before somebody imports their module, which takes its time.
+    # No DTensor exists before this module is imported; importing it here would be slow.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a DTensor, the same object each time, and any other tensor as it is."""
+    """Return the local part of a DTensor, always as the same object; return any other tensor unchanged."""
     # to_local() would make a new view of a parameter.
     return tensor._local_tensor if is_dtensor(tensor) else tensor
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the local part of a DTensor lies in the whole tensor, whose real numbers are counted row by row.
+    """Place of the local part of a DTensor in the whole tensor, whose real numbers are counted row by row.
 
     The local part, row by row as well, is a series of extents of numbers that follow each other in the whole tensor. A
     complex element counts as two numbers.
@@ -65,9 +65,7 @@ class Shard:
         mesh, local = tensor.device_mesh, local_part(tensor)
         sharded = {i: placement.dim for i, placement in enumerate(tensor.placements) if hasattr(placement, "dim")}
         if any(placement.is_partial() for placement in tensor.placements):
-            raise ValueError(
-                f"a parameter with placements {tensor.placements} is a term of a sum; use Shard or Replicate"
-            )
+            raise ValueError(f"a parameter with placements {tensor.placements} is partial; use Shard or Replicate")
         if not local.is_contiguous():
             raise ValueError(
                 f"the local part of a sharded parameter has shape {tuple(local.shape)} and strides {local.stride()}; "

@@ -1,4 +1,4 @@
-"""How a step is carried out: plans, the norm of the gradients, launches. Errors come before the first change."""
+"""Runs a step: plans, the norm of the gradients, launches. All errors come before anything is changed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ class _Work(NamedTuple):
 
 
 class Stepper:
-    """Carries out the steps of an optimizer. Between steps it keeps only what can be derived again.
+    """Runs the steps of an optimizer. What it keeps between steps can be derived again.
 
     Attributes:
-        on_device: whether every parameter was stepped without a read on the host, by the plans that are there; None
-            if there are none.
+        on_device: whether all current plans step without reading anything on the host; None if there is no plan.
     """
 
     def __init__(self) -> None:
@@ -52,8 +51,8 @@ class Stepper:
         Args:
             optimizer: whose parameters are stepped.
             groups: numbers of param groups.
-            phase: what is done.
-            grad_scale: what the gradients were multiplied by; None: 1.
+            phase: a whole step, or the first half of an extragradient step.
+            grad_scale: factor that GradScaler multiplied the gradients by; None means 1.
             found_inf: see :class:`extrap_kernels.launch.GradScaling`; only read on the device.
 
         Returns:
@@ -67,7 +66,7 @@ class Stepper:
         on_device = bool(executors) and all([executor.on_device for executor in executors])
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         if found_inf is not None and not on_device and float(found_inf) != 0.0:
-            return math.inf  # the parameters were moved to the host since the flag was left to the device
+            return math.inf  # the parameters were moved to the host after the flag was left to the device
         norm = self._gradient_norm(optimizer, groups, executors, scale, on_device)
         work: list[_Work] = []
         for i, values in zip(groups, scalars):
@@ -90,7 +89,7 @@ class Stepper:
         return norm
 
     def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
-        """Make or renew the plans of ``groups`` and bind them to the tensors of this step; return their executors."""
+        """Bind the plans of ``groups`` to the tensors of this step, making plans if needed; return their executors."""
         if self._guard is None or not self._guard.matches(optimizer.state, optimizer.param_groups):
             self._plans = {}
         stale = [i for i in groups if not self._is_bound(optimizer, i)]

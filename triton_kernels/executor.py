@@ -8,11 +8,6 @@ from typing import Any, Optional
 
 import torch
 import triton
-from extrap_kernels.triton_kernels import is_interpreted, variants
-from extrap_kernels.triton_kernels.binding import Addresses, Signature
-from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
-from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
-from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
 from torch import Tensor
 
 from extrap_kernels.backends.dense_copies import DenseCopies
@@ -20,6 +15,11 @@ from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.triton_kernels import is_interpreted, variants
+from extrap_kernels.triton_kernels.binding import Addresses, Signature
+from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
+from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
+from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
 
 # What launches captured in CUDA graphs read; they may be replayed for as long as the process lives.
 _captured: list[TritonExecutor] = []

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
 
 import torch
+from torch import Tensor
+
+from extrap_kernels.launch import Launch
+from extrap_kernels.shards import Shard
 from extrap_kernels.triton_kernels.kernels.scalars import ADDRESSED, SLOTS
 from extrap_kernels.triton_kernels.kernels.table import (
     BUFFER_COLUMN,
@@ -16,10 +20,6 @@ from extrap_kernels.triton_kernels.kernels.table import (
     Piece,
     TensorRow,
 )
-from torch import Tensor
-
-from extrap_kernels.launch import Launch
-from extrap_kernels.shards import Shard
 
 # Vector accesses need multiples of this many elements; what is left over is a chunk of its own.
 VECTOR = 8

@@ -9,14 +9,14 @@ from types import ModuleType
 from typing import Any, NamedTuple, Optional, Union
 
 import triton.language as tl
-from extrap_kernels.triton_kernels import rules
-from extrap_kernels.triton_kernels.kernels import philox
-from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
-from extrap_kernels.triton_kernels.kernels.step import step_kernel
 
 from extrap_kernels.launch import PHASES, Phase
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import Buffer, RuleSpec, every_rule
+from extrap_kernels.triton_kernels import rules
+from extrap_kernels.triton_kernels.kernels import philox
+from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
+from extrap_kernels.triton_kernels.kernels.step import step_kernel
 
 # Of parameter and gradient: a gradient has the dtype of its parameter or of the arithmetic.
 DTYPE_PAIRS = (

@@ -4,11 +4,10 @@
 #include <cstdint>
 
 #include "core/direction.h"
+#include "core/dtype.h"
 #include "core/noise.h"
 
 namespace extrap {
-
-enum class DType : uint8_t { float32, float64, bfloat16, float16 };
 
 // How the numbers of a tensor's step lie in memory.
 struct TensorFormats {

@@ -66,15 +66,20 @@ Result visit_full_state(const TensorFormats& formats, const Visit& visit) {
   return result;
 }
 
-// The same for bfloat16 moments, which float64 has not.
+// The same for states whose moments have a format of their own, as those of single precision may.
 template <class Result, class Visit>
-Result visit_bfloat16_moments(const TensorFormats& formats, const Visit& visit) {
+Result visit_compact_moments(const TensorFormats& formats, const Visit& visit) {
   Result result{};
   for_each_pair([&](auto p, auto g) {
     using P = typename decltype(p)::Type;
     if constexpr (sizeof(typename Format<P>::Value) == sizeof(float)) {
-      using Types = TensorTypes<P, typename decltype(g)::Type, BFloat16Moments>;
-      if (Types::kFormats == formats) result = visit(TypeTag<Types>());
+      const auto visit_moments = [&](auto moments) {
+        using Types = TensorTypes<P, typename decltype(g)::Type, CompactMoments<typename decltype(moments)::Type>>;
+        if (Types::kFormats == formats) result = visit(TypeTag<Types>());
+      };
+#define EXTRAP_VISIT_MOMENTS(T) visit_moments(TypeTag<T>());
+      EXTRAP_FOR_EACH_MOMENT_FORMAT(EXTRAP_VISIT_MOMENTS)
+#undef EXTRAP_VISIT_MOMENTS
     }
   });
   return result;

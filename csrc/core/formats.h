@@ -1,4 +1,4 @@
-// The formats that there are, and the pairs of them that parameters and their gradients may have.
+// The formats that there are, and where they may occur.
 #pragma once
 
 #include "core/formats/bfloat16.h"
@@ -7,6 +7,9 @@
 #include "core/formats/float64.h"
 
 #define EXTRAP_FOR_EACH_FORMAT(X) X(float) X(double) X(BFloat16) X(Float16)
+
+// Those in which momentum and moments of single precision may be stored, besides float.
+#define EXTRAP_FOR_EACH_MOMENT_FORMAT(X) X(BFloat16)
 
 // PAIR(parameter, gradient). CMakeLists.txt reads these lines, too: it makes one object of CUDA kernels of each.
 #define EXTRAP_FOR_EACH_PAIR(PAIR) \

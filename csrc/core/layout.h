@@ -30,7 +30,9 @@ struct TensorTypes {
 template <class A>
 using FullState = StateLayout<A, A, A>;
 
-using BFloat16Moments = StateLayout<float, BFloat16, BFloat16>;
+// The base iterate in single precision, all buffers in a format of fewer bits.
+template <class T>
+using CompactMoments = StateLayout<float, T, T>;
 
 }  // namespace EXTRAP_ISA
 }  // namespace extrap

@@ -34,7 +34,7 @@ RuleKernels find_formats(const TensorFormats& formats) {
     return visit_full_state<RuleKernels>({formats.param, formats.gradient, base, base, base}, kernels);
   } else {
     const RuleKernels found = visit_full_state<RuleKernels>(formats, kernels);
-    return found.step ? found : visit_bfloat16_moments<RuleKernels>(formats, kernels);
+    return found.step ? found : visit_compact_moments<RuleKernels>(formats, kernels);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Backends: which there are, which one a device gets, and the plan that carries out the steps of a param group."""
+"""The backends, the choice between them, and the plan that runs the steps of a param group."""
 
 # In the order in which "auto" asks them.
 from extrap_kernels.backends import cpu, cuda, triton, reference  # noqa: F401, I001

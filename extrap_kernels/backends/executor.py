@@ -1,4 +1,4 @@
-"""What a backend consists of for the rest of the package: an executor of the steps of one bucket."""
+"""The interface of a backend: an executor runs the steps of one bucket."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Executor(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
 
     @property
     def on_device(self) -> bool:
-        """Whether a step reads nothing on the host: neither the step count nor the scaling nor tensor options."""
+        """Whether a step reads nothing on the host: no step count, no scaling, no tensor options."""
 
     def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Read all tensors that the step will touch and hold them until :meth:`run` is done.
@@ -34,23 +34,23 @@ class Executor(Protocol):
         A parameter without a gradient is skipped in this step.
 
         Returns:
-            None if the parameters no longer are as they were when the executor was made; otherwise the positions of
-            the entries whose state is missing or does not fit: once that is repaired, bind again.
+            None if the executor no longer fits the parameters. Otherwise the positions of the entries whose state is
+            missing or does not fit; repair it, then bind again.
 
         Raises:
-            RuntimeError: a gradient that is not a dense tensor.
-            ValueError: a local gradient that does not fit its parameter.
+            RuntimeError: a gradient is sparse.
+            ValueError: a local gradient does not fit its parameter.
         """
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, neither unscaled nor clipped, to a 0-dim float64 tensor on the device."""
 
     def square_sums(self, launch: Launch) -> Tensor:
-        """Return what the next :meth:`run` makes norms of, float64; what other processes have is added in place.
+        """Return the float64 sums that the next :meth:`run` takes norms of; the caller reduces them in place.
 
         Two numbers for each entry if the rule needs norms, in the backend's order: the sums of squares of the base
         iterate and of what is scaled. Then, if the noise scale needs them, the sums of squares of the rows of every
-        base iterate. An executor that adds up over the processes by itself returns an empty tensor.
+        base iterate. An executor that reduces over the processes itself returns an empty tensor.
         """
 
     def run(self, launch: Launch) -> None:
@@ -58,7 +58,7 @@ class Executor(Protocol):
 
 
 class ExecutorType(Protocol):
-    """How an executor is made."""
+    """The constructor of an executor."""
 
     def __call__(
         self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype
@@ -67,7 +67,7 @@ class ExecutorType(Protocol):
 
         Args:
             spec: the rule.
-            layout: of the state of every entry.
+            layout: layout of the state of every entry.
             entries: parameters of one device and dtype, with or without a gradient.
             grad_dtype: dtype in which the gradients are read: that of the parameters or of the base iterate.
         """

@@ -82,8 +82,8 @@ class NativeExecutor:
         """Read and hold the tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._measured = False
         requests = self._plan.bind(local_gradients) if self._copies.fit() else None
-        if not requests:
-            return requests
+        if requests is None:
+            return None
         incomplete = [i for i, what in requests if what == "state"]
         if incomplete:
             return incomplete

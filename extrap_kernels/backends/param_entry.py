@@ -13,14 +13,14 @@ from extrap_kernels.shards import Shard, is_dtensor
 
 @dataclass(frozen=True)
 class ParamEntry:
-    """A parameter as an executor steps it.
+    """A parameter as an executor sees it.
 
     Attributes:
         param: the parameter, or the local part of a sharded one.
-        state: its optimizer state, or the local parts of that.
+        state: its optimizer state, or the local parts of it.
         index: its position in the optimizer.
-        name: what error messages call it.
-        shard: where it lies if it is a part of a tensor.
+        name: its name in error messages.
+        shard: the place of ``param`` in the whole tensor, if it is a local part.
     """
 
     param: Tensor
@@ -31,7 +31,7 @@ class ParamEntry:
 
 
 def check_gradient(name: str, gradient: Optional[Tensor]) -> None:
-    """Raise RuntimeError for a gradient that no backend can take."""
+    """Raise RuntimeError for a sparse gradient."""
     if gradient is not None and gradient.layout != torch.strided:
         raise RuntimeError(
             f"the gradient of {name} has layout {gradient.layout}: sparse gradients are not supported; use "
@@ -43,8 +43,8 @@ def check_local_gradient(name: str, param: Tensor, local: Tensor) -> None:
     """Raise ValueError for a local gradient that does not fit its parameter."""
     if is_dtensor(param):
         raise ValueError(
-            f"local gradient for {name}, a sharded parameter: all workers share one extrapolated point of it, since "
-            "each all-gather collects it from them, so only the averaged gradient can be extrapolated; leave it out of "
+            f"local gradient for {name}, a sharded parameter: all workers share its extrapolated point, because each "
+            "all-gather collects it from all of them. Only the averaged gradient can be extrapolated: remove it from "
             "local_gradients, or train with DistributedDataParallel"
         )
     if local.shape != param.shape or local.layout != torch.strided or local.device != param.device:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a plan asks of an optimizer."""
+    """What a plan needs from an optimizer."""
 
     backend: str
     rule: ModuleType
@@ -69,15 +69,15 @@ class GroupPlan:
 
     Args:
         owner: the optimizer.
-        number: of the group in the optimizer.
+        number: index of the group in the optimizer.
 
     Attributes:
-        executors: each steps some of the parameters.
-        state_changed: whether state was created or repaired since the plan was made or the flag was reset.
+        executors: the executors of the buckets.
+        state_changed: whether state was created or converted since the flag was reset.
 
     Raises:
-        ValueError: an option that a parameter of the group cannot have.
-        RuntimeError: the backend asked for cannot take a parameter of the group.
+        ValueError: an option is not possible for a parameter of the group.
+        RuntimeError: the chosen backend does not support a parameter of the group.
     """
 
     def __init__(self, owner: Owner, number: int) -> None:
@@ -95,7 +95,7 @@ class GroupPlan:
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
-            # A parameter that never had a gradient has no state: the dict becomes its state with the first one.
+            # A parameter has no state before its first gradient; this dict then becomes its state.
             entry = ParamEntry(param, self._state.get(param, {}), first + i, name, shard)
             grad_dtype = _grad_dtype(local_part(param), owner.local_gradients.get(param), layout)
             groups = shard and (shard.groups, shard.row_groups)
@@ -164,11 +164,11 @@ class GroupPlan:
 
 
 def gradient_square_sum(executors: Iterable[Executor], group: Optional[ProcessGroup]) -> Tensor:
-    """Return the sum of squares of all gradients, as they are, as a 0-dim float64 tensor.
+    """Return the sum of squares of all gradients, without unscaling, as a 0-dim float64 tensor.
 
     Args:
-        executors: of all parameters here.
-        group: process group whose members hold the other parameters, or None.
+        executors: executors of all parameters on this process.
+        group: process group whose members have the other parameters, or None.
     """
     totals: dict[tuple[Any, ...], PartialSums] = {}
     everywhere = () if group is None else (group,)

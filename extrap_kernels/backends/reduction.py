@@ -1,4 +1,4 @@
-"""Sums over parts of tensors that several processes hold."""
+"""Sums over tensors that are sharded over several processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class PartialSums(NamedTuple):
-    """Float64 sums over what is here of some tensors, and the process groups to add them up over, in place."""
+    """Float64 sums over local parts, and the process groups to reduce them over in place."""
 
     values: Tensor
     groups: tuple[ProcessGroup, ...]
 
 
 def add_partial_sums(sums: Sequence[PartialSums]) -> None:
-    """Add all ``sums`` up over their process groups, with one all-reduce for each group."""
+    """Reduce all ``sums`` over their process groups, with one all-reduce per group."""
     for group in dict.fromkeys(group for part in sums for group in part.groups):
         values = [part.values for part in sums if group in part.groups]
         flat = torch.cat([value.reshape(-1) for value in values])

@@ -21,7 +21,7 @@ from extrap_kernels.state.layout import StateLayout
 
 
 class ReferenceExecutor:
-    """Steps its entries through :func:`extrap_kernels.reference.step.step_parameter`."""
+    """Steps its entries with :func:`extrap_kernels.reference.step.step_parameter`, one after the other."""
 
     on_device = False
 
@@ -53,12 +53,12 @@ class ReferenceExecutor:
         return missing
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
-        """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
+        """Add the squares of the gradients, without unscaling, to a 0-dim float64 tensor."""
         for _, g, _ in self._bound:
             total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
     def square_sums(self, launch: Launch) -> Tensor:
-        """Return an empty tensor: :func:`step_parameter` adds its sums up over the processes by itself."""
+        """Return an empty tensor: :func:`step_parameter` reduces its sums over the processes itself."""
         return torch.empty(0, dtype=torch.float64)
 
     def run(self, launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""Which backends there are. Each registers a description of itself; the order is that in which ``"auto"`` asks them."""
+"""The registry of backends. Each backend registers itself; ``"auto"`` asks them in the order of registration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Backend:
     """A backend.
 
     Attributes:
-        name: what users call it.
+        name: value of the option ``backend``.
         takes: whether it can step parameters on a device.
-        missing_reason: returns why it cannot be used here and what to do about it, or None if it can.
-        executor: returns its executor type; what only that needs is imported here.
-        on_device: whether a step reads nothing on the host; the step count then is on the parameter's device.
-        state_dtypes: values of the option ``state_dtype`` that it supports.
+        missing_reason: returns why it is not available and the remedy, or None if it is available.
+        executor: imports and returns its executor type.
+        on_device: whether a step reads nothing on the host; the step count is then on the device of the parameter.
+        state_dtypes: supported values of the option ``state_dtype``.
         for_speed: whether its speed is worth measuring.
         automatic: whether ``"auto"`` may choose it.
     """
@@ -40,17 +40,17 @@ BACKENDS: dict[str, Backend] = {}
 
 
 def register(backend: Backend) -> None:
-    """Make a backend known under its name."""
+    """Add a backend to the registry."""
     BACKENDS[backend.name] = backend
 
 
 def missing_reason(name: str) -> Optional[str]:
-    """Return why a backend cannot be used here and what to do about it, or None if it can."""
+    """Return why a backend is not available and the remedy, or None if it is available."""
     return BACKENDS[name].missing_reason()
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for an unknown backend and RuntimeError for one that is not there."""
+    """Raise ValueError for an unknown backend and RuntimeError for one that is not available."""
     if name == "auto":
         return
     if name not in BACKENDS:
@@ -63,12 +63,12 @@ def check_name(name: str) -> None:
 def resolve(name: str, device: torch.device) -> Backend:
     """Return the backend that steps parameters on ``device``.
 
-    ``"auto"``: ``cpu`` for CPU tensors if it was built; for those of a GPU ``cuda`` if it was built, else ``triton`` if
-    it is installed; ``reference`` otherwise. Any other value: that backend.
+    ``"auto"`` means ``cpu`` for CPU tensors if it was built; for tensors on a GPU ``cuda`` if it was built, else
+    ``triton`` if it is installed; and ``reference`` otherwise. Any other value names the backend itself.
 
     Raises:
-        ValueError: there is no such backend.
-        RuntimeError: it cannot be used here, or cannot take tensors of this device.
+        ValueError: the name is unknown.
+        RuntimeError: the backend is not available, or does not support this device.
     """
     check_name(name)
     if name == "auto":

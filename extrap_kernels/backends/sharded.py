@@ -1,4 +1,4 @@
-"""Steps the local parts of DTensors by an executor of ordinary tensors."""
+"""Steps DTensors: gives their local parts to an executor of ordinary tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ShardedExecutor:
-    """Gives the local parts of DTensors, of their gradients and of their state to an executor.
+    """Gives the local parts of DTensors, their gradients and their state to an executor.
 
     Args:
         executor_type: of the executor of the parts.
@@ -53,7 +53,7 @@ class ShardedExecutor:
         self.device, self.on_device = self._executor.device, self._executor.on_device
 
     def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
-        """Take in the gradients and the state of this step; None if the parameters were given other local parts."""
+        """Bind the local parts of this step; return None if a parameter has another local part than before."""
         for entry, source, part in zip(self._entries, self._sources, self._parts):
             param: Any = entry.param
             if local_part(param) is not source:
@@ -66,15 +66,15 @@ class ShardedExecutor:
         return self._executor.bind({})
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
-        """Add the squares of what is here of the gradients, as they are, to a 0-dim float64 tensor."""
+        """Add the squares of the local gradients, without unscaling, to a 0-dim float64 tensor."""
         self._executor.add_gradient_square_sum(total)
 
     def square_sums(self, launch: Launch) -> Tensor:
-        """Return what the next :meth:`run` makes norms of."""
+        """Return the local sums that the next :meth:`run` takes norms of."""
         return self._executor.square_sums(launch)
 
     def partial_sums(self, launch: Launch) -> list[PartialSums]:
-        """Return the sums that :meth:`run` makes norms of, to be added up before it."""
+        """Return the local sums that :meth:`run` takes norms of; reduce them over the processes before it."""
         sums = self.square_sums(launch)
         of_tensors = 2 * len(self._parts) if self._has_norms else 0
         row_groups = self._row_groups if launch.noise_scale == "filter" else self.groups

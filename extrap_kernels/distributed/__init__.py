@@ -1,6 +1,6 @@
-"""Training with several processes, on the engine of ``torch.distributed``.
+"""Training with several processes, on top of ``torch.distributed``.
 
-ZeRO is in :mod:`extrap_kernels.distributed.zero`, since the import of torch's takes its time.
+ZeRO is in :mod:`extrap_kernels.distributed.zero`, because importing torch's is slow.
 """
 
 from extrap_kernels.distributed.averaging import PeriodicBaseAverager, average_base

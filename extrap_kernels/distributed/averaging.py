@@ -1,4 +1,4 @@
-"""Averaging of base iterates over workers that step by themselves: post-local SGD."""
+"""Post-local SGD: averages the base iterates of workers that step independently."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from extrap_kernels.optimizer import ExtrapOptimizer
 class PeriodicBaseAverager(PeriodicModelAverager):
     """``PeriodicModelAverager`` of the base iterates (post-local SGD, Lin et al., ICLR 2020).
 
-    The averager of torch would average what the parameters hold, the extrapolated points, and the next step would
-    return to base iterates that were never averaged. To be used as that one: alone, or in ``PostLocalSGDOptimizer``.
+    torch's averager would average the extrapolated points, which the parameters hold, and the next step would return to
+    base iterates that were never averaged. Use it like torch's: alone, or in ``PostLocalSGDOptimizer``.
 
     Args:
         optimizer: this worker's, on every worker for the same parameters; the one inside ``PostLocalSGDOptimizer``.
         period: number of steps from one average to the next.
         warmup_steps: number of steps before the first average (default: 0).
-        process_group: whose members are averaged (default: None, all processes).
+        process_group: the processes to average over (default: None, all).
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class PeriodicBaseAverager(PeriodicModelAverager):
         self._optimizer = optimizer
 
     def average_parameters(self, params: Any = None) -> None:
-        """Count a step and average where it is due; ``params`` is not used, the optimizer has them."""
+        """Count a step, and average if it is time; ``params`` is ignored, because the optimizer has them."""
         if self.step >= self.warmup_steps and (self.step - self.warmup_steps) % self.period == 0:
             average_base(self._optimizer, self.process_group)
         self.step += 1
@@ -43,14 +43,14 @@ class PeriodicBaseAverager(PeriodicModelAverager):
 
 @torch.no_grad()
 def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.ProcessGroup] = None) -> None:
-    """Replace the base iterates by their mean over workers; what lies between them and the parameters stays.
+    """Replace the base iterates by their mean over workers; keep each worker's difference ``y - x``.
 
     In train mode every worker keeps its own displacement, ``y = mean(x) + (y - x)``; in eval mode the parameters hold
     the mean. Sums are taken in the precision of the base iterate, in memory of the size of all base iterates.
 
     Args:
         optimizer: on every worker for the same parameters, which must all have been stepped or not.
-        process_group: whose members are averaged (default: None, all processes).
+        process_group: the processes to average over (default: None, all).
     """
     by_dtype: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
     for param, state in optimizer.state.items():

@@ -1,4 +1,4 @@
-"""What data-parallel workers do not share, for torch.distributed.checkpoint."""
+"""Saves what differs between data-parallel workers with torch.distributed.checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from extrap_kernels.optimizer import ExtrapOptimizer
 
 
 class WorkerPoints:
-    """The extrapolated point of each data-parallel worker, to be saved beside the model and the optimizer.
+    """The extrapolated points of the data-parallel workers; save it together with model and optimizer.
 
-    ``torch.distributed.checkpoint`` saves one copy of what it takes for the same tensor on all workers, while with
-    local gradients the parameters (or in eval mode the state ``"extrapolated"``) differ. It takes this object as it
-    is::
+    ``torch.distributed.checkpoint`` saves one copy of a tensor that it takes to be the same on all workers. With local
+    gradients the parameters differ (in eval mode, the state ``"extrapolated"``). Save this object as well::
 
         dcp.save({"model": ..., "optimizer": ..., "points": WorkerPoints(optimizer)}, checkpoint_id=folder)
 
@@ -24,7 +23,7 @@ class WorkerPoints:
     the points that came with the model, each tensor from one of the workers that were saved.
 
     Args:
-        optimizer: steps the parameters, after the model and the optimizer state were loaded in case of loading.
+        optimizer: optimizer of the parameters. For loading, load the model and the optimizer state first.
         rank: number of this worker (default: None, its rank in the default process group).
     """
 
@@ -40,6 +39,6 @@ class WorkerPoints:
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put loaded points where :meth:`state_dict` finds them."""
+        """Copy loaded points to where :meth:`state_dict` reads them."""
         for name, point in self.state_dict().items():
             point.copy_(state_dict[name])

@@ -1,4 +1,4 @@
-"""Data-parallel training in which every worker extrapolates along its own gradient."""
+"""Data-parallel training: every worker extrapolates along its own gradient."""
 
 # DDP compares the annotations of a hook with types, so they must not become strings here.
 
@@ -27,8 +27,8 @@ def register_local_gradient_hook(
 ) -> "LocalGradients":
     """Let ``optimizer`` extrapolate along this worker's own gradient, which costs no communication.
 
-    Registers a communication hook with DDP that copies each bucket of gradients before ``base_hook`` reduces it. The
-    copies are what ``optimizer.local_gradients`` holds after a backward pass. They take the memory of one gradient,
+    Registers a communication hook with DDP that copies each bucket of gradients before ``base_hook`` reduces it. After
+    a backward pass, ``optimizer.local_gradients`` holds the copies. They take the memory of the gradients once more,
     allocated once.
 
     Args:
@@ -42,8 +42,8 @@ def register_local_gradient_hook(
         The copies; keep it to call :meth:`LocalGradients.unscale_` or to train on uneven inputs.
 
     Raises:
-        TypeError: the model is not wrapped in DDP, or the optimizer does not extrapolate or shares its parameters out.
-        RuntimeError: from DDP, for a model that has a communication hook already.
+        TypeError: the model is not wrapped in DDP, or the optimizer does not extrapolate or shards its parameters.
+        RuntimeError: the model already has a communication hook (raised by DDP).
     """
     if not isinstance(ddp_model, DistributedDataParallel):
         raise TypeError(
@@ -111,9 +111,9 @@ class LocalGradients(Joinable):
         self._optimizer.local_gradients.update(copy.gradients)
 
     def unscale_(self, scaler: torch.amp.GradScaler) -> None:
-        """Divide the local gradients by the scale: to be called after each ``scaler.unscale_(optimizer)``.
+        """Divide the local gradients by the scale; call it after each ``scaler.unscale_(optimizer)``.
 
-        Not needed where the script leaves unscaling to ``scaler.step(optimizer)``; clip with ``max_grad_norm`` then.
+        Not needed if ``scaler.step(optimizer)`` unscales; then clip with ``max_grad_norm``.
         """
         torch._foreach_div_([copy.buffer for copy in self._copies.values()], scaler.get_scale())
         self._unscaled = True

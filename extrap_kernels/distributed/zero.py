@@ -16,9 +16,8 @@ class ExtrapZeroRedundancyOptimizer(ZeroRedundancyOptimizer):
     """``torch.distributed.optim.ZeroRedundancyOptimizer`` around an optimizer of this package.
 
     Each process steps its share of the parameters and sends them to the others. So all workers share one extrapolated
-    point, moved along the averaged gradient. What this class adds: the modes of the optimizer on all processes at
-    once, and ``max_grad_norm`` for the norm over all parameters. With noise, which process steps a parameter decides
-    which random numbers it gets.
+    point, along the averaged gradient. This class adds train and eval mode on all processes at once, and
+    ``max_grad_norm`` over all parameters. The noise of a parameter depends on the process that steps it.
 
     Args:
         params: all parameters or param groups, the same on all processes.
@@ -44,7 +43,7 @@ class ExtrapZeroRedundancyOptimizer(ZeroRedundancyOptimizer):
             )
 
     def eval(self) -> None:
-        """Put the base iterate into the parameters of all processes; to be called on all of them."""
+        """Put the base iterate into the parameters of all processes; call it on all of them."""
         self.train(False)
 
     def train(self, mode: bool = True) -> None:

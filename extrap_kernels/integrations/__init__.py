@@ -1,1 +1,1 @@
-"""Callbacks for training frameworks; each module needs its framework installed and is imported on its own."""
+"""Callbacks for training frameworks. Import the module of yours; it needs the framework installed."""

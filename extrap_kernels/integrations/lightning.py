@@ -24,9 +24,9 @@ class ExtrapolationCallback(*[package.Callback for package in _packages]):  # ty
 
         Trainer(callbacks=[ExtrapolationCallback()])
 
-    The state dict of the module holds ``x`` whoever asks for it; asked for between the start of a training batch and
-    ``optimizer.step()``, it makes that step raise. Lightning calls ``step(closure)``, so extragradient needs nothing
-    more; with ``precision="16-mixed"`` it refuses ``gradient_clip_val``, as it does for torch's fused optimizers.
+    The state dict of the module always holds ``x``. If it is taken between the start of a training batch and
+    ``optimizer.step()``, that step raises. Lightning calls ``step(closure)``, so extragradient needs nothing more. With
+    ``precision="16-mixed"`` Lightning refuses ``gradient_clip_val``, as for torch's fused optimizers.
 
     ``StochasticWeightAveraging`` averages ``x`` (without batch normalization), ``WeightAveraging`` what the model holds
     between steps, and has to be told::
@@ -38,7 +38,7 @@ class ExtrapolationCallback(*[package.Callback for package in _packages]):  # ty
     """
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Have the module switch to the base iterate before its state dict is taken.
+        """Make the module switch to the base iterate before its state dict is taken.
 
         ``on_save_checkpoint`` would come too late for that, and not at all for checkpoints of the weights only.
         """

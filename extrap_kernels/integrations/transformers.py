@@ -16,8 +16,8 @@ class ExtrapolationCallback(TrainerCallback):  # type: ignore[misc]
     """Puts the base iterate ``x`` into the model before ``Trainer`` saves it and when training ends.
 
     ``Trainer`` itself calls ``optimizer.eval()`` for evaluation and prediction and ``optimizer.train()`` before each
-    forward pass in training, so evaluation needs no callback. It saves the model in whichever mode it is, though: ``x``
-    if an evaluation comes right before, the extrapolated point ``y`` if not. Either way training resumes bit for bit.
+    forward pass in training, so evaluation needs no callback. But it saves the model in the mode that it is in: ``x``
+    right after an evaluation, otherwise ``y``. Training resumes bit for bit either way.
 
     Put it last among the callbacks, so that it sees their requests to save::
 

@@ -1,4 +1,4 @@
-"""Norms in double precision, of tensors that may be held by several processes."""
+"""Norms in double precision, also of sharded tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def square_sum(tensor: Tensor) -> float:
-    """Return the sum of the squared absolute values of what is here."""
+    """Return the sum of squares of the local elements."""
     return float(tensor.double().square().sum())
 
 
 def norm(tensor: Tensor, shard: Shard | None = None) -> float:
-    """Return the Euclidean norm of all elements of a real tensor, of which ``shard`` says what is here."""
+    """Return the Euclidean norm of a real tensor; with ``shard``, of the whole tensor."""
     total = tensor.double().square().sum()
     return math.sqrt(_over(shard.groups if shard else (), total))
 
@@ -30,9 +30,9 @@ def rms(tensor: Tensor, *, by_row: bool, shard: Shard | None) -> Tensor:
     """Return the root mean square of a real tensor, or of each slice of dim 0; every dimension but that has size 1.
 
     Args:
-        tensor: what is here of it. A complex tensor has one dimension more, of size 2.
-        by_row: of each slice of dim 0.
-        shard: None where that is all of it.
+        tensor: its local part. A complex tensor has one more dimension, of size 2.
+        by_row: for each slice along dim 0.
+        shard: place of the local part; None if it is the whole tensor.
     """
     total = tensor.double().square().sum(dim=tuple(range(1 if by_row else 0, tensor.dim())), keepdim=True)
     if shard is None:

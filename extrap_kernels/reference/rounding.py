@@ -1,7 +1,7 @@
 """Random bits for stochastic rounding, in plain PyTorch integer arithmetic: readable twin of ``csrc/core/rounding.h``.
 
-They depend on seed, parameter, position and step, and on nothing else: replicas and shards round alike. Philox gives
-the keys of a tensor in a step; a hash of the position, which is much cheaper, gives the bits of a number.
+They depend on seed, parameter, position and step only, so replicas and shards round alike. Philox gives the keys of a
+tensor in a step; a hash of the position, which is much cheaper, gives the bits of a number.
 """
 
 from __future__ import annotations

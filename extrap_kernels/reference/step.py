@@ -1,7 +1,7 @@
 """One training step of one parameter in plain PyTorch: the readable twin of ``csrc/core/step.h``.
 
-Every operation rounds once to the precision of the base iterate, in the order written here and in no fused form, so
-that the native kernels can give the same bits. The steps are those of section 1 of ``docs/design.md``.
+Every operation rounds once to the precision of the base iterate, in the order written here, and nothing is fused. So
+the native kernels can give the same bits. The steps are those of section 1 of ``docs/design.md``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _like(param: Tensor, real: Tensor) -> Tensor:
 
 
 def _positions(param: Tensor, shard: Shard | None) -> Tensor:
-    """Position of each element: in memory for dense parameters, row-major for others, in the whole for shards."""
+    """Return the position of each element: in memory if dense, row-major otherwise, in the whole tensor for shards."""
     real = _real(param)
     flat = torch.arange(real.numel(), device=param.device)
     if shard is not None:
@@ -42,7 +42,7 @@ def _positions(param: Tensor, shard: Shard | None) -> Tensor:
 
 
 def _amplitude(group: Mapping[str, Any], x: Tensor, l: Tensor, shard: Shard | None) -> Tensor | float:
-    """Return ``noise_std * s``, from the ``x`` before the correction."""
+    """Return ``noise_std * s``, from the ``x`` before the update."""
     std = group["noise_std"]
     scale = group["noise_scale"]
     if scale == "absolute":
@@ -62,13 +62,13 @@ def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, cli
 
 
 def _adopt(x: Tensor, param: Tensor) -> None:
-    """Take ``x = param`` where somebody changed the parameter; elsewhere a 16-bit one holds only the rounded ``x``."""
+    """Set ``x = param``, except where the parameter holds exactly the rounded ``x``."""
     held = _real(param).to(x.dtype)
     x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
 
 
 def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, extrap_lr: float) -> Tensor:
-    """Return ``y`` without its noise: a new direction is a line here."""
+    """Return ``y`` without noise. A new direction is a line here."""
     if group["extrapolation"] == "past_gradient":
         return x - z * extrap_lr
     if group["extrapolation"] == "past_update":
@@ -79,15 +79,15 @@ def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, ext
 def step_parameter(
     rule: ModuleType, layout: StateLayout, launch: Launch, entry: ParamEntry, grad: Tensor, local: Optional[Tensor]
 ) -> None:
-    """Correct the base iterate and write the next extrapolated point into the parameter.
+    """Update the base iterate and write the next extrapolated point into the parameter.
 
     Args:
         rule: module of :mod:`extrap_kernels.reference.rules`.
-        layout: of the parameter's state.
+        layout: layout of the parameter's state.
         launch: options and phase; ``Phase.EXTRAPOLATE`` only moves the parameter.
         entry: the parameter, which holds ``y``, and its state, changed in place.
         grad: averaged gradient at ``y``.
-        local: this worker's own gradient, or None where it is ``grad``.
+        local: this worker's own gradient; None if it is ``grad``.
     """
     group, param, state, values = launch.group, entry.param, entry.state, unpack(launch.row)
     x = _real(state["base"] if layout.has_base else param)

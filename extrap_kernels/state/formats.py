@@ -1,4 +1,4 @@
-"""Formats of state tensors: how numbers of the arithmetic are stored. Readable twin of ``csrc/core/formats``.
+"""Formats of state tensors: how numbers are stored. Readable twin of ``csrc/core/formats``.
 
 A new format is an entry in :data:`STATE_FORMATS`, its twins in ``csrc/core/formats`` and ``triton_kernels``, and the
 line of ``csrc/core/formats.h``.
@@ -20,9 +20,9 @@ class Format:
     """How the numbers of one state tensor are stored.
 
     Attributes:
-        dtype: of the stored tensor.
-        encode: returns numbers in the format; takes them and 16 random bits for each, int32 in [0, 2**16), which only
-            formats that round stochastically use. None: to the nearest number, halfway to the even one.
+        dtype: dtype of the stored tensor.
+        encode: function from numbers, and 16 random bits for each (int32 in [0, 2**16)), to the stored tensor. None:
+            round to nearest even.
         random: whether ``encode`` uses its random bits.
     """
 
@@ -31,7 +31,7 @@ class Format:
     random: bool = False
 
     def decode(self, stored: Tensor, arithmetic: torch.dtype) -> Tensor:
-        """Return stored numbers in the dtype of the arithmetic; exact."""
+        """Return the stored numbers in the dtype of the arithmetic; this is exact."""
         return stored.to(arithmetic)
 
     def store(self, stored: Tensor, value: Tensor, bits: Optional[Tensor]) -> None:
@@ -43,10 +43,10 @@ class Format:
 
 
 def bfloat16_stochastic(value: Tensor, bits: Tensor) -> Tensor:
-    """Return float32 numbers in bfloat16: the upper neighbour in magnitude with the probability of the distance to it.
+    """Round float32 numbers stochastically to bfloat16, away from zero with the probability of the discarded fraction.
 
-    A moving average that is rounded to the nearest number stops where a step is less than half the distance between
-    two numbers; rounded this way, it follows on average.
+    Rounded to nearest, a moving average stops as soon as its change is less than half the distance between two numbers.
+    Rounded stochastically, it follows on average.
     """
     pattern = value.view(torch.int32)
     # Infinity stays what it is: there is nothing below its upper half to be carried.
@@ -56,11 +56,11 @@ def bfloat16_stochastic(value: Tensor, bits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StateFormat:
-    """What ``state_dtype`` names: the formats of the buffers of a rule.
+    """The formats that a ``state_dtype`` stands for.
 
     Attributes:
-        signed: of buffers whose numbers may be negative.
-        unsigned: of the others, such as second moments.
+        signed: format of buffers that may be negative.
+        unsigned: format of the others, such as second moments.
     """
 
     signed: Format

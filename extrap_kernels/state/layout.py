@@ -1,4 +1,4 @@
-"""Which tensors the state of a parameter consists of, with their dtypes and strides."""
+"""The tensors of a parameter's state, with their dtypes and strides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the arithmetic and of the base iterate: double precision for double parameters, else single."""
+    """Return the dtype of the arithmetic and of the base iterate: double for double parameters, else single."""
     double = dtype in (torch.float64, torch.complex128)
     if dtype.is_complex:
         return torch.complex128 if double else torch.complex64
@@ -31,12 +31,12 @@ def _needs_base(group: Mapping[str, Any], dtype: torch.dtype) -> bool:
 
 @dataclass(frozen=True)
 class StateLayout:
-    """The state of a parameter of one dtype under the options of a param group, besides its ``step``.
+    """The state, besides ``step``, of parameters of one dtype for the options of a param group.
 
     Attributes:
         buffers: names of the rule's buffers, in its order.
-        formats: of each of them.
-        has_base: whether the base iterate is stored; if not, it is what the parameter holds.
+        formats: format of each buffer.
+        has_base: whether the base iterate is stored; if not, the parameter holds it.
         base_dtype: dtype of the base iterate and of the arithmetic.
     """
 
@@ -50,7 +50,7 @@ class StateLayout:
         """Return the layout for parameters of ``dtype``.
 
         Raises:
-            ValueError: a ``state_dtype`` that such parameters cannot have.
+            ValueError: the ``state_dtype`` is not possible for parameters of this dtype.
         """
         buffers = spec.buffers_of(group)
         base_dtype = arithmetic_dtype(dtype)
@@ -69,7 +69,7 @@ class StateLayout:
         return ("base", *self.buffers) if self.has_base else self.buffers
 
     def dtype_of(self, name: str) -> torch.dtype:
-        """Return the dtype that the tensor ``name`` is stored in; of an unknown name, that of the arithmetic."""
+        """Return the dtype of the tensor ``name``; for an unknown name, that of the arithmetic."""
         if name in self.buffers:
             return self.formats[self.buffers.index(name)].dtype
         return self.base_dtype
@@ -88,16 +88,16 @@ class StateLayout:
         )
 
     def complete(self, state: State, param: Tensor) -> bool:
-        """Whether ``state`` has all that a step of ``param`` needs, as :meth:`prepare` leaves it."""
+        """Whether ``state`` has every tensor that a step of ``param`` needs, in the right dtype and layout."""
         return "step" in state and all([name in state and self.fits(name, state[name], param) for name in self.names])
 
     def prepare(self, state: State, param: Tensor, step_device: torch.device) -> None:
         """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
 
         Args:
-            state: of ``param``; changed in place. Entries with other names stay as they are.
-            param: holds the base iterate where none is stored yet.
-            step_device: where the step count has to be.
+            state: state of ``param``, changed in place; entries with other names do not change.
+            param: holds the base iterate if none is stored yet.
+            step_device: device of the step count.
         """
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)

@@ -11,12 +11,11 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="nothing is compiled under the interpreter"),
 ]
 if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in os.environ:
-    from extrap_kernels.triton_kernels import variants
-    from extrap_kernels.triton_kernels.variants import Formats, Rule
-
     from bench import static_triton
     from extrap_kernels.launch import Phase
     from extrap_kernels.rules import every_rule
+    from extrap_kernels.triton_kernels import variants
+    from extrap_kernels.triton_kernels.variants import Formats, Rule
 
     def rule(name, buffers):
         spec = every_rule()[name]

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 if "triton" in helpers.DEVICES:
     import triton
     import triton.language as tl
+
     from extrap_kernels.triton_kernels.executor import TritonExecutor
     from extrap_kernels.triton_kernels.kernels.noise import positions
     from extrap_kernels.triton_kernels.kernels.table import NoiseRow

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.scalars import (
     address_slot,
     code,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.philox import noise_at, noise_of_counters
 from extrap_kernels.triton_kernels.kernels.scalars import code, number, slot, whole_number
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.formats import load, load_buffers, pointer, square_root, upcast
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
 from extrap_kernels.triton_kernels.kernels.table import is_last, piece_row, tensor_row

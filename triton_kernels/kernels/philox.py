@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.formats import square_root
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.direction import extrapolated, extrapolation, returns_to_base
 from extrap_kernels.triton_kernels.kernels.formats import (
     downcast,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.rules.adam import adam_direction, constants, extragradient_direction
 
 __all__ = ["constants", "direction", "extragradient_direction", "trust_ratio"]

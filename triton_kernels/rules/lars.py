@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.scalars import number, slot, whole_number
 from extrap_kernels.triton_kernels.rules.sgd import constants, sgd_direction
 

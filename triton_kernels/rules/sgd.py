@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
+
 from extrap_kernels.triton_kernels.kernels.scalars import number, slot, whole_number
 
 MOMENTUM, DAMPENING, NESTEROV = slot("momentum"), slot("dampening"), slot("nesterov")

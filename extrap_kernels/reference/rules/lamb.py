@@ -35,7 +35,7 @@ def trust_ratio(
     buffers: Mapping[str, Tensor],
     shard: Shard | None,
 ) -> float:
-    """Return ``|x| / |u|``, or 1 where a norm is 0; ``buffers`` are only read."""
+    """Return ``|x| / |u|``, or 1 if a norm is 0; ``buffers`` do not change."""
     u, _ = direction(group, step, g, g, x, {name: buffer.clone() for name, buffer in buffers.items()}, 1.0)
     norm_x, norm_u = norm(x, shard), norm(u, shard)
     return norm_x / norm_u if norm_x > 0 and norm_u > 0 else 1.0

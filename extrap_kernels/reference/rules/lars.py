@@ -18,14 +18,14 @@ SPEC = RuleSpec("lars", sgd.SPEC.buffers, norm="gradient")
 def direction(
     group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, x: Tensor, buffers: Mapping[str, Tensor], trust: float
 ) -> tuple[Tensor, Tensor]:
-    """Return what SGD returns for gradients scaled by ``trust`` (You et al. 2017, algorithm 1)."""
+    """Return the directions of SGD for gradients scaled by ``trust`` (You et al. 2017, algorithm 1)."""
     return sgd.direction(group, step, g * trust, l * trust, x, buffers, trust)
 
 
 def extragradient_direction(
     group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor], trust: float
 ) -> Tensor:
-    """Return ``z`` for the first half of an extragradient step; ``buffers`` are only read."""
+    """Return ``z`` for the first half of an extragradient step; ``buffers`` do not change."""
     return l * trust
 
 
@@ -40,7 +40,7 @@ def trust_ratio(
 ) -> float:
     """Return ``trust_coefficient * |x| / (|raw| + weight_decay * |x| + eps)``, or 1 where a norm is 0.
 
-    ``raw`` is the gradient before the decay joined it; a decoupled decay is not counted.
+    ``raw`` is the gradient before decay is added; a decoupled decay does not count.
     """
     norm_x, norm_g = norm(x, shard), norm(raw, shard)
     if not (norm_x > 0 and norm_g > 0):

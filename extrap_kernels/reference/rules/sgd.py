@@ -22,9 +22,9 @@ def direction(
         step: the parameter's step count after this step; 1 starts the momentum buffer.
         g: averaged gradient, in the precision of the base iterate.
         l: this worker's own gradient, likewise.
-        x: base iterate before the correction.
+        x: base iterate before the update.
         buffers: ``momentum_buffer`` unless ``momentum`` is 0, in the precision of the base iterate.
-        trust: what the rule's ``trust_ratio`` returned, or 1 for a rule without one.
+        trust: result of the rule's ``trust_ratio``; 1 if it has none.
     """
     momentum = group["momentum"]
     if momentum == 0:
@@ -38,5 +38,5 @@ def direction(
 def extragradient_direction(
     group: Mapping[str, Any], step: int, g: Tensor, l: Tensor, buffers: Mapping[str, Tensor], trust: float
 ) -> Tensor:
-    """Return ``z`` for the first half of an extragradient step; ``buffers`` are only read."""
+    """Return ``z`` for the first half of an extragradient step; ``buffers`` do not change."""
     return l

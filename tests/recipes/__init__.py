@@ -1,0 +1,1 @@
+"""Toys for the recipes of CONTRIBUTING.md."""

@@ -1,0 +1,102 @@
+"""What the toys change in files that are there: for each recipe and file, pieces of text and what takes their place."""
+
+RULE = {
+    "extrap_kernels/__init__.py": [
+        (
+            "    from extrap_kernels.sgd import ExtrapSGD\n",
+            "    from extrap_kernels.sgd import ExtrapSGD\n    from extrap_kernels.sign import ExtrapSign\n",
+        ),
+        ('"ExtrapSGD"]', '"ExtrapSGD", "ExtrapSign"]'),
+    ],
+}
+
+SCALAR = {
+    "extrap_kernels/scalars.py": [
+        ('Scalar("noise_std", "float64"),\n', 'Scalar("noise_std", "float64"),\n    Scalar("gain", "float64", 1),\n'),
+    ],
+    "csrc/core/config.h": [("X(double, noise_std, 0)", "X(double, noise_std, 0) X(double, gain, 1)")],
+}
+
+DIRECTION = {
+    "csrc/core/direction.h": [
+        ("past_update, extragradient };", "past_update, extragradient, half_update };"),
+        ('"extragradient"};', '"extragradient", "half_update"};'),
+        (
+            "  return x;  //",
+            "  if (direction == Extrapolation::half_update) return x - (u * lr) * A(0.5);\n  return x;  //",
+        ),
+    ],
+    "extrap_kernels/options.py": [
+        ('"past_update", "extragradient"),', '"past_update", "extragradient", "half_update"),'),
+    ],
+    "extrap_kernels/reference/step.py": [
+        (
+            '    if group["extrapolation"] == "past_update":\n',
+            '    if group["extrapolation"] == "half_update":\n        return x - (u * extrap_lr) * 0.5\n'
+            '    if group["extrapolation"] == "past_update":\n',
+        ),
+    ],
+    "triton_kernels/kernels/direction.py": [
+        ("    past_update: Any\n", "    past_update: Any\n    half_update: Any\n"),
+        ("direction == PAST_UPDATE)", "direction == PAST_UPDATE, direction == HALF_UPDATE)"),
+        ("EXTRAGRADIENT = code", 'HALF_UPDATE = code("extrapolation", "half_update")\nEXTRAGRADIENT = code'),
+        (
+            "    return tl.where(e.past_update, x - u * e.lr, y)",
+            "    y = tl.where(e.half_update, x - (u * e.lr) * 0.5, y)\n"
+            "    return tl.where(e.past_update, x - u * e.lr, y)",
+        ),
+    ],
+}
+
+_NOISE_OF = """template <class F, class U>
+EXTRAP_HD NoiseLanes<F> noise_of(Noise kind, const PhiloxWords<U>& words) {
+"""
+_COIN_NOISE = """template <class F, class U>
+EXTRAP_HD NoiseLanes<F> coin_noise(const PhiloxWords<U>& words) {
+  NoiseLanes<F> n;
+  for (int k = 0; k < 4; ++k) n.lane[k] = 2.0f * Ops<F>::from_integer(words.word[k] >> 31) - 1.0f;
+  return n;
+}
+
+"""
+_REFERENCE_COIN = """    if kind == "coin":
+        chosen = torch.stack(words).gather(0, lane.unsqueeze(0)).squeeze(0)
+        return (2 * (chosen >> 31) - 1).float()
+"""
+_TRITON_COIN = """@triton.jit
+def coin_pair(word_a, word_b):
+    return (word_a >> 31).to(tl.float32) * 2.0 - 1.0, (word_b >> 31).to(tl.float32) * 2.0 - 1.0
+
+
+"""
+
+NOISE = {
+    "csrc/core/noise.h": [
+        ("uniform, gaussian };", "uniform, gaussian, coin };"),
+        ('"gaussian"};', '"gaussian", "coin"};'),
+        (_NOISE_OF, _COIN_NOISE + _NOISE_OF + "  if (kind == Noise::coin) return coin_noise<F>(words);\n"),
+    ],
+    "extrap_kernels/options.py": [('(None, "uniform", "gaussian")', '(None, "uniform", "gaussian", "coin")')],
+    "extrap_kernels/reference/philox.py": [("    pair = lane >> 1\n", _REFERENCE_COIN + "    pair = lane >> 1\n")],
+    "triton_kernels/kernels/philox.py": [
+        ("@triton.jit\ndef gaussian_pair(", _TRITON_COIN + "@triton.jit\ndef gaussian_pair("),
+    ],
+}
+
+FORMAT = {
+    "csrc/core/formats.h": [
+        (
+            '#include "core/formats/float64.h"\n',
+            '#include "core/formats/float64.h"\n#include "core/formats/rounded_float16.h"\n',
+        ),
+        ("_MOMENT_FORMAT(X) X(BFloat16)", "_MOMENT_FORMAT(X) X(BFloat16) X(RoundedFloat16)"),
+    ],
+    "extrap_kernels/state/formats.py": [
+        (
+            "    torch.float32: None,\n",
+            "    torch.float32: None,\n    torch.float16: StateFormat(Format(torch.float16), Format(torch.float16)),\n",
+        ),
+    ],
+}
+
+EDITS = {"rule": RULE, "scalar": SCALAR, "direction": DIRECTION, "noise": NOISE, "format": FORMAT}
