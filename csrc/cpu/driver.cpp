@@ -138,7 +138,7 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads) {
   return sums_by_tensor<double>(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-    return kernel(at(t.gradient, chunk.begin, element_size), chunk.count);
+    return t.gradient ? kernel(at(t.gradient, chunk.begin, element_size), chunk.count) : 0.0;
   });
 }
 
