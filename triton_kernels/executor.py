@@ -16,7 +16,7 @@ from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
-from extrap_kernels.triton_kernels.binding import Addresses, Signature
+from extrap_kernels.triton_kernels.binding import Addresses, fits, have_signatures, is_plain, signature
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
 from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
 from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
@@ -67,21 +67,27 @@ class TritonExecutor:
         self._copies = DenseCopies(entries, grad_dtype)
         params = self._copies.dense_params
         self._formats = _formats(self._rule, layout, params[0].dtype, grad_dtype)
-        self._param_signatures = [Signature.of(entry.param) for entry in entries]
-        self._grad_signatures = [Signature.of(param)._replace(dtype=grad_dtype) for param in params]
-        self._state_signatures = [self._signatures_of_state(param) for param in params]
-        self._addresses = Addresses()
+        step = signature(torch.empty((), dtype=torch.float32, device=self.device))
+        # Of the parameter, the gradient, the step count and the rest of the state of each entry.
+        self._signatures = [
+            [
+                signature(entry.param),
+                signature(dense, grad_dtype),
+                step,
+                *(signature(dense, layout.dtype_of(name)) for name in layout.names),
+            ]
+            for entry, dense in zip(entries, params)
+        ]
+        self._state_names = ("step", *layout.names)
+        self._addresses = Addresses(len(entries))
+        # Of the tensors of an entry, in the order of their columns in the table.
+        names = ("step", "the parameter", "base", "the gradient", "the local gradient", *layout.buffers)
+        self._names = [[f"{name} of {entry.name}" for name in names] for entry in entries]
         self._held: list[Any] = []
         self._bound: list[int] = []
         self._square_sums: Optional[Tensor] = None
         with _device_guard(self.device):
             self._make_tables(params)
-
-    def _signatures_of_state(self, param: Tensor) -> list[tuple[str, Signature]]:
-        """Return the names of the tensors in the state of a dense parameter, in the order of the table, with theirs."""
-        step = Signature(torch.Size(), (), torch.float32, self.device)
-        like = Signature.of(param)
-        return [("step", step), *((n, like._replace(dtype=self._layout.dtype_of(n))) for n in self._layout.names)]
 
     def _make_tables(self, params: Sequence[Tensor]) -> None:
         self._tiling = _tiling(params, self.device)
@@ -107,65 +113,69 @@ class TritonExecutor:
     def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Read all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._held, self._bound, incomplete = [], [], []
-        for i, entry in enumerate(self._entries):
-            param = entry.param
-            if not self._param_signatures[i].fits(param):
-                return None
-            if self._copies.dense_params[i] is param and (param.is_conj() or param.is_neg()):
-                return None
-            gradient = param.grad
+        self._table.begin()
+        # All of them first: a subclass may compute its gradient, by code that could change other tensors.
+        gradients = [entry.param.grad for entry in self._entries]
+        for i, (entry, gradient) in enumerate(zip(self._entries, gradients)):
             if gradient is None:
+                if not fits(entry.param, self._signatures[i][0]):
+                    return None
                 self._table.skip(i)
+                self._addresses.forget(i)
                 continue
-            local = local_gradients.get(param) if local_gradients else None
-            state = self._state_addresses(i)
-            gradients = self._gradient_addresses(i, gradient, local)
-            if gradients is None:
-                return None
-            if state is None:
-                incomplete.append(i)
-                continue
-            self._bind_entry(i, state, gradients)
+            state = [entry.state.get(name) for name in self._state_names]
+            local = local_gradients.get(entry.param) if local_gradients else None
+            if not self._is_as_expected(i, gradient, state):
+                if not self._param_fits(i):
+                    return None
+                gradient = self._readable(i, gradient)
+                if gradient is None:
+                    return None
+                if not self._state_fits(i, state):
+                    incomplete.append(i)
+                    continue
+            if local is not None:
+                local = self._readable(i, local, is_local=True)
+                if local is None:
+                    return None
+            self._bind_entry(i, gradient, local, state)
         return incomplete
 
-    def _bind_entry(self, i: int, state: Sequence[int], gradients: tuple[int, int]) -> None:
-        y = self._addresses.of(i, "the parameter", self._copies.dense_params[i])
+    def _bind_entry(self, i: int, gradient: Tensor, local: Optional[Tensor], state: Sequence[Any]) -> None:
+        dense = self._copies.dense_params[i]
         step, *stored = state
-        base, *buffers = stored if self._layout.has_base else (y, *stored)
-        union = y | base | gradients[0] | gradients[1]
-        for address in buffers:
-            union |= address
-        self._table.set_addresses(i, (step, y, base, *gradients, int(union % 16 == 0), *buffers))
+        base, *buffers = stored if self._layout.has_base else (dense, *stored)
+        tensors = (step, dense, base, gradient, local, *buffers)
+        self._held.append(tensors)
         self._bound.append(i)
+        addresses = self._addresses.update(i, self._names[i], tensors)
+        if addresses is not None:
+            self._table.set_addresses(i, addresses)
 
-    def _state_addresses(self, i: int) -> Optional[list[int]]:
-        """Return the addresses of the step count and of all tensors of the state; None if it is incomplete."""
-        state = self._entries[i].state
-        if "base" in state and not self._layout.has_base:
-            return None
-        addresses = []
-        for name, signature in self._state_signatures[i]:
-            tensor = state.get(name)
-            if tensor is None or not signature.fits(tensor):
-                return None
-            self._held.append(tensor)
-            addresses.append(self._addresses.of(i, name, tensor))
-        return addresses
+    def _is_as_expected(self, i: int, gradient: Tensor, state: Sequence[Optional[Tensor]]) -> bool:
+        """Whether all tensors of an entry can be walked as they are: quick; where it is False, they may fit yet."""
+        entry = self._entries[i]
+        if gradient.layout is not torch.strided or any([tensor is None for tensor in state]):
+            return False
+        if "base" in entry.state and not self._layout.has_base:
+            return False
+        tensors: list[Any] = [entry.param, gradient, *state]
+        return have_signatures(tensors, self._signatures[i]) and is_plain(entry.param) and is_plain(gradient)
 
-    def _gradient_addresses(self, i: int, gradient: Tensor, local: Optional[Tensor]) -> Optional[tuple[int, int]]:
-        """Return the addresses of both gradients, of copies where a kernel cannot walk them; None if one cannot fit."""
-        addresses = [0, 0]
-        for k, source in enumerate((gradient, local)):
-            if source is None:
-                continue
-            if not self._grad_signatures[i].fits(source) or source.is_conj() or source.is_neg():
-                copy = self._copies.to_layout(i, source, is_local=source is local)
-                if copy is None:
-                    return None
-                source = copy
-            self._held.append(source)
-            addresses[k] = self._addresses.of(i, ("the gradient", "the local gradient")[k], source)
-        return addresses[0], addresses[1]
+    def _param_fits(self, i: int) -> bool:
+        param = self._entries[i].param
+        return fits(param, self._signatures[i][0]) and (param is not self._copies.dense_params[i] or is_plain(param))
+
+    def _state_fits(self, i: int, state: Sequence[Optional[Tensor]]) -> bool:
+        if not self._layout.has_base and "base" in self._entries[i].state:
+            return False
+        return all([t is not None and fits(t, wanted) for t, wanted in zip(state, self._signatures[i][2:])])
+
+    def _readable(self, i: int, gradient: Tensor, *, is_local: bool = False) -> Optional[Tensor]:
+        """Return a gradient as a kernel can walk it, a copy if need be; None if it no longer fits the bucket."""
+        if fits(gradient, self._signatures[i][1]) and is_plain(gradient):
+            return gradient
+        return self._copies.to_layout(i, gradient, is_local=is_local)
 
     # The launches
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
@@ -24,7 +26,7 @@ from extrap_kernels.triton_kernels.kernels.table import (
 # Vector accesses need multiples of this many elements; what is left over is a chunk of its own.
 VECTOR = 8
 
-_STEP_COLUMN, _GRADIENT_COLUMN = TensorRow._fields.index("step"), TensorRow._fields.index("gradient")
+_STEP_COLUMN, _GRADIENT_COLUMN, _ALIGNED_COLUMN = map(TensorRow._fields.index, ("step", "gradient", "aligned"))
 
 
 class Spread(NamedTuple):
@@ -145,16 +147,23 @@ class LaunchTable:
             at = self._first + width * i
             self._cells[at : at + BUFFER_COLUMN.value] = array("q", row[:-1])
 
-    def set_addresses(self, i: int, addresses: Sequence[int]) -> None:
-        """Set the columns of tensor ``i`` from ``step`` on."""
-        at = self._first + TENSOR_COLUMNS.value * i + _STEP_COLUMN
-        self._cells[at : at + len(addresses)] = array("q", addresses)
+    def begin(self) -> None:
+        """Begin a step: it copies the table if that has changed; in a graph that is captured, in any case."""
         self._is_written = False
+
+    def set_addresses(self, i: int, addresses: Sequence[int]) -> None:
+        """Set the addresses of tensor ``i``, in the order of their columns: ``step`` to ``local``, and the buffers."""
+        union = functools.reduce(operator.or_, addresses[1:])  # not of `step`, which is a single number
+        at = self._first + TENSOR_COLUMNS.value * i
+        fixed = _ALIGNED_COLUMN - _STEP_COLUMN
+        self._cells[at + _STEP_COLUMN : at + _ALIGNED_COLUMN] = array("q", addresses[:fixed])
+        self._cells[at + _ALIGNED_COLUMN] = int(union % 16 == 0)
+        first = at + BUFFER_COLUMN.value
+        self._cells[first : first + len(addresses) - fixed] = array("q", addresses[fixed:])
 
     def skip(self, i: int) -> None:
         """Leave tensor ``i`` out of this step."""
         self._cells[self._first + TENSOR_COLUMNS.value * i + _GRADIENT_COLUMN] = 0
-        self._is_written = False
 
     def set_scalars(self, launch: Launch) -> list[Tensor]:
         """Set the scalars of the launches to come; return those on the device, which must live until they are done."""
