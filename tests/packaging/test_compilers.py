@@ -20,6 +20,17 @@ def first_commands(checkout):
     return commands
 
 
+def fill_environment(checkout):
+    """What make takes for an environment with all dependencies: this one, in which it must not install anything."""
+    venv = checkout / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" != pip ] || exit 1\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for dependencies in (".demo-deps", ".deps", ".ecosystem"):
+        (venv / dependencies).touch()
+
+
 @pytest.fixture
 def broken(checkout):
     (checkout / "csrc" / "core" / "macros.h").write_text('#error "stop here"\n')
@@ -32,8 +43,8 @@ def test_warnings_are_no_errors_for_users(broken, tmp_path):
 
 
 def test_warnings_are_errors_for_developers(broken):
-    settings = (f"PY={sys.executable}", "DEPS=", "VENV=.")
-    assert "stop here" in run("make", "-C", broken, *settings, "EXTRAP_CUDA=off", ".built", ok=False)
+    fill_environment(broken)
+    assert "stop here" in run("make", "-C", broken, "EXTRAP_CUDA=off", ".venv/.built", ok=False)
     assert all("-Werror" in command for command in first_commands(broken))
 
 
@@ -42,9 +53,7 @@ def what_make_runs(checkout, target):
 
 
 def test_the_demo_waits_for_nothing_that_only_tests_use(checkout):
-    (checkout / ".venv" / "bin").mkdir(parents=True)
-    for dependencies in (".demo-deps", ".deps", ".ecosystem"):
-        (checkout / ".venv" / dependencies).touch()
+    fill_environment(checkout)
     left_out = "EXTRAP_EMULATION=OFF EXTRAP_CUDA=off"
     assert left_out in what_make_runs(checkout, "demo")
     (checkout / ".venv" / ".built").touch()
