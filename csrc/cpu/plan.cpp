@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cpu/driver.h"
 #include "bucket_formats.h"
+#include "cpu/driver.h"
 #include "step_row.h"
 #include "tensor_dtypes.h"
 

@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cuda/registry.h"
 #include "bucket_formats.h"
+#include "cuda/registry.h"
 #include "step_row.h"
 #include "testing/emulation.h"
 
