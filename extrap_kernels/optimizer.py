@@ -15,6 +15,7 @@ from extrap_kernels import backends, checkpointing, modes, options
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import overlaps
 from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.step_hooks import skip_idle
 from extrap_kernels.stepping import Stepper
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -58,12 +59,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         super().__init__(params, {**defaults, "train_mode": True})
 
     def _patch_step_function(self) -> None:
-        # torch wraps step() of a class when the first of its instances is made. Traced by torch.compile, the wrapper
-        # would be a graph of its own for every optimizer; as a call out of the graph it costs nothing more.
+        # torch wraps step() of a class when the first of its instances is made.
         plain = type(self).step
         super()._patch_step_function()
         if type(self).step is not plain:
-            type(self).step = torch._disable_dynamo(type(self).step)  # type: ignore[attr-defined, method-assign]
+            type(self).step = skip_idle(plain, type(self).step)  # type: ignore[method-assign]
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
