@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Optional, TypedDict, Union
 
 import torch
@@ -125,9 +125,14 @@ def check(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None, or finite and not negative")
     if group["max_grad_norm"] is not None and not float(group["max_grad_norm"]) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {group['max_grad_norm']}; it must be None or positive")
-    seed = group["seed"]
+    check_seed(group["seed"])
+
+
+def check_seed(seed: Any) -> int:
+    """Return ``seed``; raise ValueError unless it is an int of 64 bits."""
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
+    return seed
 
 
 def check_choices(group: Mapping[str, Any]) -> None:
@@ -140,34 +145,65 @@ def check_choices(group: Mapping[str, Any]) -> None:
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
             "set noise=None or choose extrapolation='past_gradient'"
         )
-    if group["state_dtype"] not in STATE_FORMATS:
+    if group["state_dtype"] not in tuple(STATE_FORMATS):
         raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {tuple(STATE_FORMATS)}")
+
+
+def read(group: Mapping[str, Any], number: int, required: Iterable[str]) -> dict[str, Any]:
+    """Check and return the options of a param group as scalars of a launch, by name; learning rates may be tensors.
+
+    Args:
+        group: the param group.
+        number: of the group, for error messages.
+        required: options that it must have.
+
+    Raises:
+        ValueError: an option is missing, unknown, or not a number.
+    """
+    missing = [name for name in required if name not in group]
+    if missing:
+        raise ValueError(f"param group {number} lacks the option {missing[0]!r}; set it, torch.optim requires it, too")
+    try:
+        check_choices(group)
+        return scalars_of(group)
+    except ValueError as error:
+        raise ValueError(f"{error} (param group {number})") from error
 
 
 def scalars_of(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of ``group`` as scalars of a launch, by name; learning rates may be tensors.
 
     Raises:
-        TypeError, ValueError: an option that is not a number.
+        ValueError: an option that is not a number.
     """
     values: dict[str, Any] = {}
     for name, dtype, _, is_option in SCALARS:
-        if is_option and name in group:
+        if is_option and name in group and not (name == "extrap_lr" and group[name] is None):
             values[name] = _scalar_of(name, dtype, group[name])
     if "betas" in group:
-        values["beta1"], values["beta2"] = map(float, group["betas"])
-    if group["extrap_lr"] is None:
-        values["extrap_lr"] = group["lr"]
-    else:
+        if not isinstance(group["betas"], (tuple, list)) or len(group["betas"]) != 2:
+            raise ValueError(f"Invalid betas value: {group['betas']!r}; it must be a pair of numbers")
+        values["beta1"], values["beta2"] = (_scalar_of("betas", "float64", beta) for beta in group["betas"])
+    if "extrap_lr" in values:
         values["extrap_ratio"] = 1.0
+    else:
+        values["extrap_lr"] = values["lr"]
+    if group["max_grad_norm"] is not None:
+        _scalar_of("max_grad_norm", "float64", group["max_grad_norm"])
     return values
 
 
 def _scalar_of(name: str, dtype: str, value: Any) -> Any:
     if name in CODES:
         return CODES[name].index(value)
-    if name in ON_DEVICE:
+    if dtype == "uint64":
+        return check_seed(value)
+    if isinstance(value, Tensor) and value.numel() == 1 and name in ON_DEVICE:
         return value
-    if dtype == "float64":
-        return float(value)
-    return bool(value) if dtype == "int64" else value
+    try:
+        if value is None or isinstance(value, str):
+            raise TypeError
+        return float(value) if dtype == "float64" else bool(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        wanted = "a number" if dtype == "float64" else "True or False"
+        raise ValueError(f"Invalid {name} value: {value!r}; it must be {wanted}") from error

@@ -16,6 +16,7 @@ from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.sharded import ShardedExecutor
 from extrap_kernels.launch import GradScaling, Launch, Phase, clip_coefficient
 from extrap_kernels.shards import is_dtensor
+from extrap_kernels.watch import Watch
 
 if TYPE_CHECKING:
     from extrap_kernels.optimizer import ExtrapOptimizer
@@ -29,15 +30,34 @@ class _Work(NamedTuple):
 class Stepper:
     """Carries out the steps of an optimizer. Between steps it keeps only what can be derived again.
 
+    Wrappers copy the attributes of an optimizer and call its methods on themselves, so that all that a step leaves
+    behind is here, in one object that they share.
+
     Attributes:
         on_device: whether every parameter was stepped without a read on the host, by the plans that are there; None
             if there are none.
+        grad_norm: see ``ExtrapOptimizer.grad_norm``.
+        extrapolated: numbers of the param groups that are between the halves of an extragradient step.
+        watch: notices changes of parameters between steps.
     """
 
     def __init__(self) -> None:
+        self.grad_norm: Union[float, Tensor, None] = None
+        self.extrapolated: set[int] = set()
+        self.watch = Watch()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the plans, and so of every tensor that they have bound."""
         self._plans: dict[int, backends.GroupPlan] = {}
         self._guard: Any = None
         self.on_device: Optional[bool] = None
+
+    def reset(self) -> None:
+        """Start anew: groups or state were exchanged."""
+        self.release()
+        self.extrapolated.clear()
+        self.watch.reset()
 
     def run(
         self,
@@ -60,9 +80,7 @@ class Stepper:
             The norm of the unscaled gradients, or None if no group bounds it.
         """
         # Everything is read and checked before the first tensor is written.
-        for i in groups:
-            options.check_choices(optimizer.param_groups[i])
-        scalars = [options.scalars_of(optimizer.param_groups[i]) for i in groups]
+        scalars = [options.read(optimizer.param_groups[i], i, optimizer.defaults) for i in groups]
         executors = self.bind(optimizer, groups)
         on_device = bool(executors) and all([executor.on_device for executor in executors])
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
@@ -85,8 +103,10 @@ class Stepper:
                 partial_sums += executor.partial_sums(launch)
         if partial_sums:
             add_partial_sums(partial_sums)
+        self.watch.compare(optimizer)
         for executor, launch in work:
             executor.run(launch)
+        self.watch.note(optimizer)
         return norm
 
     def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
