@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, modes
+from extrap_kernels import backends, modes, options
+from extrap_kernels.layout import is_plain
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.stepping import Stepper
 
@@ -16,56 +17,108 @@ if TYPE_CHECKING:
     from extrap_kernels.optimizer import ExtrapOptimizer
 
 
-def _final_options(optimizer: ExtrapOptimizer, saved_group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a param group once ``saved_group`` is loaded."""
-    return {**optimizer.defaults, **saved_group}
+class _Saved(NamedTuple):
+    """What a state dict has for one parameter."""
+
+    param: Tensor
+    key: Any
+    entries: Mapping[str, Any]
+    options: Mapping[str, Any]  # of its group once the dict is loaded
+    layout: StateLayout
+
+
+def _parameters(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> Iterator[_Saved]:
+    for group, saved_group in zip(optimizer.param_groups, saved["param_groups"]):
+        final = {**optimizer.defaults, **saved_group}
+        for param, key in zip(group["params"], saved_group["params"]):
+            entries = saved["state"].get(key)
+            if entries and is_plain(param):
+                layout = StateLayout.of(optimizer.rule.SPEC, final, param.dtype)
+                yield _Saved(param, key, entries, final, layout)
+
+
+def check_form(state_dict: Any) -> None:
+    """Raise ValueError for what is not the state dict of an optimizer."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        found = sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__
+        raise ValueError(
+            f"not the state dict of an optimizer, which has 'state' and 'param_groups': {found}; pass what "
+            "optimizer.state_dict() returned"
+        )
 
 
 def check_saved(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if saved state lacks a tensor that the options need, or does not fit its parameter."""
-    for group, saved_group in zip(optimizer.param_groups, saved["param_groups"]):
-        final = _final_options(optimizer, saved_group)
-        for param, key in zip(group["params"], saved_group["params"]):
-            if saved["state"].get(key):
-                layout = StateLayout.of(optimizer.rule.SPEC, final, param.dtype)
-                needed = ["step", *layout.names]
-                if layout.has_base and not final["train_mode"]:
-                    needed.append("extrapolated")
-                _check_entries(type(optimizer).__name__, param, key, saved["state"][key], needed)
+    """Raise ValueError if options of a group are invalid, or the state of a parameter is damaged or does not fit."""
+    for number, saved_group in enumerate(saved["param_groups"]):
+        try:
+            optimizer.check_group({**optimizer.defaults, **saved_group})
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"group {number} of the loaded state dict: {error}") from error
+    for each in _parameters(optimizer, saved):
+        _check_entries(type(optimizer).__name__, each, _needed(optimizer, each))
 
 
-def _check_entries(optimizer: str, param: Tensor, key: Any, saved: Mapping[str, Any], needed: list[str]) -> None:
+def _needed(optimizer: ExtrapOptimizer, each: _Saved) -> list[str]:
+    # A buffer that an option asks for may have been switched on after the parameter's last step.
+    optional = {buffer.name for buffer in optimizer.rule.SPEC.buffers if buffer.option is not None}
+    needed = ["step", *(name for name in each.layout.names if name not in optional)]
+    return needed + ["extrapolated"] if each.layout.has_base and not each.options["train_mode"] else needed
+
+
+def _check_entries(optimizer: str, each: _Saved, needed: list[str]) -> None:
+    if not isinstance(each.entries, Mapping):
+        raise ValueError(f"loaded state dict has a {type(each.entries).__name__} as state of parameter {each.key}")
     for name in needed:
-        if name not in saved:
+        if name not in each.entries:
             raise ValueError(
-                f"loaded state dict lacks {name!r} for parameter {key}; it has {sorted(saved)}. "
+                f"loaded state dict lacks {name!r} for parameter {each.key}; it has {sorted(each.entries)}. "
                 f"It must come from {optimizer}.state_dict() with the same options"
             )
-        if name != "step" and saved[name].shape != param.shape:
-            raise ValueError(
-                f"loaded state dict has {name!r} of shape {tuple(saved[name].shape)} for parameter {key} of shape "
-                f"{tuple(param.shape)}; build the model and the optimizer as they were when it was saved"
-            )
+    _check_step(each)
+    for name in {*needed, *each.layout.names} - {"step"}:
+        if name in each.entries:
+            _check_tensor(each, name, each.entries[name])
+
+
+def _check_step(each: _Saved) -> None:
+    try:
+        step = float(each.entries["step"])
+    except (TypeError, ValueError, RuntimeError):
+        step = -1.0
+    if not (step >= 0 and step == step // 1):
+        raise ValueError(
+            f"loaded state dict has the step count {each.entries['step']!r} for parameter {each.key}; it must be a "
+            "whole number that is not negative"
+        )
+
+
+def _check_tensor(each: _Saved, name: str, value: Any) -> None:
+    param = each.param
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise ValueError(f"loaded state dict has no dense tensor as {name!r} for parameter {each.key}")
+    if value.shape != param.shape:
+        raise ValueError(
+            f"loaded state dict has {name!r} of shape {tuple(value.shape)} for parameter {each.key} of shape "
+            f"{tuple(param.shape)}; build the model and the optimizer as they were when it was saved"
+        )
+    if value.is_complex() != param.is_complex() or not (value.is_floating_point() or value.is_complex()):
+        raise ValueError(
+            f"loaded state dict has {name!r} of {value.dtype} for parameter {each.key} of {param.dtype}; build the "
+            "model and the optimizer as they were when it was saved"
+        )
 
 
 def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
-    """Copy the saved values into the state, because torch has cast them to the dtype of the parameter."""
-    for group, saved_group in zip(optimizer.param_groups, saved["param_groups"]):
-        for param, key in zip(group["params"], saved_group["params"]):
-            entries = saved["state"].get(key, {})
-            if entries:
-                layout = StateLayout.of(optimizer.rule.SPEC, _final_options(optimizer, saved_group), param.dtype)
-                _restore_entries(layout, param, optimizer.state[param], entries)
-
-
-def _restore_entries(layout: StateLayout, param: Tensor, state: dict[str, Any], saved: Mapping[str, Any]) -> None:
-    for name, value in saved.items():
-        if name == "step":
-            state[name] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
-        elif name == "extrapolated":
-            state[name] = torch.empty_like(param, requires_grad=False).copy_(value)
-        elif isinstance(value, Tensor) and value.shape == param.shape:
-            state[name] = layout.empty(name, param).copy_(value)
+    """Put saved values into the state: torch has cast those of floating point to the dtype of the parameter."""
+    for each in _parameters(optimizer, saved):
+        state = optimizer.state[each.param]
+        for name, value in each.entries.items():
+            if name == "step":
+                state[name] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
+            elif name == "extrapolated":
+                state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
+            elif isinstance(value, Tensor) and value.shape == each.param.shape:
+                state[name] = each.layout.empty(name, each.param).copy_(value)
 
 
 @torch.no_grad()
@@ -75,7 +128,8 @@ def only_creates_state(optimizer: ExtrapOptimizer) -> bool:
     ``torch.distributed.checkpoint.state_dict`` takes such a step, in any mode, to have tensors that it can load
     into. With noise or an ``extrap_lr`` of its own it would move the parameters, which may be loaded already.
     """
-    if any(float(group["lr"]) != 0.0 for group in optimizer.param_groups):
+    groups = enumerate(optimizer.param_groups)
+    if any([float(options.read(group, i, optimizer.defaults)["lr"]) != 0.0 for i, group in groups]):
         return False
     stepper = Stepper()  # a temporary one, which releases what it has bound
     executors = stepper.bind(optimizer, range(len(optimizer.param_groups)))

@@ -87,7 +87,7 @@ class Launch:
         values = {
             **values,
             "key": (values["seed"] + rank) % 2**64,
-            "phase": PHASES.index(phase.value),
+            "phase": 0 if phase is Phase.UPDATE else 1,
             "grad_scale": scaling.grad_scale,
             "clip": scaling.clip,
         }

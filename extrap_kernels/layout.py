@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 
 def is_dense(tensor: Tensor) -> bool:
@@ -16,6 +17,11 @@ def is_dense(tensor: Tensor) -> bool:
             return tensor.numel() == 0
         expected *= size
     return True
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has memory that can be described by strides: not a lazy, sparse or nested one."""
+    return not isinstance(tensor, UninitializedTensorMixin) and tensor.layout == torch.strided and not tensor.is_nested
 
 
 def overlaps(tensor: Tensor) -> bool:

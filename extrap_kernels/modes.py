@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-State = Mapping[Tensor, dict[str, Any]]
+State = Mapping[Any, Any]
+
+
+def _entries(state: State, name: str) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield parameters and their state where it has a tensor ``name``; others may keep entries of their own there."""
+    for param, entries in state.items():
+        if isinstance(param, Tensor) and isinstance(entries, dict) and name in entries:
+            yield param, entries
 
 
 @torch.no_grad()
 def put_base(state: State) -> None:
-    """Put the base iterate into the parameters, rounded to their dtype; keep their former values in the state."""
-    for param, entries in state.items():
-        if "base" in entries:
-            entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
-            param.copy_(entries["base"])
+    """Put the base iterate into the parameters, rounded to their dtype; what they held is kept in the state."""
+    for param, entries in _entries(state, "base"):
+        entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
+        param.copy_(entries["base"])
+    torch.clear_autocast_cache()  # it may hold casts of what the parameters held before
 
 
 @torch.no_grad()
 def put_extrapolated(state: State) -> None:
-    """Undo :func:`put_base`, bit for bit."""
-    for param, entries in state.items():
-        if "extrapolated" in entries:
-            param.copy_(entries.pop("extrapolated"))
+    """Undo :func:`put_base`, bit for bit.
+
+    Numbers that were changed in between are a change of the base iterate: there, both points get the new number.
+    """
+    for param, entries in _entries(state, "extrapolated"):
+        base = entries["base"]
+        changed = param != base.to(param.dtype)
+        base.copy_(torch.where(changed, param.to(base.dtype), base))
+        param.copy_(torch.where(changed, param, entries.pop("extrapolated")))
+    torch.clear_autocast_cache()
 
 
 @torch.no_grad()

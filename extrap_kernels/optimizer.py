@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
 
 from extrap_kernels import backends, checkpointing, modes, options
 from extrap_kernels.launch import Phase
-from extrap_kernels.layout import overlaps
+from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.owners import BaseOwners
 from extrap_kernels.step_hooks import skip_idle
 from extrap_kernels.stepping import Stepper
 
@@ -38,15 +41,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             and clear it.
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
             ``max_grad_norm`` then bounds the norm over all of them.
-        grad_norm: norm of all gradients, unscaled and before clipping, in the last step: a float, or a 0-dim float64
-            tensor if the backend works on the device; infinite or NaN if GradScaler skipped that step;
-            None while ``max_grad_norm`` is None.
     """
 
     rule: ModuleType
     stepper: Stepper
-    _step_supports_amp_scaling = True
-    _extrapolated: set[int]
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
         backends.check_name(backend)
@@ -54,8 +52,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
         self.gradient_norm_group: Optional[torch.distributed.ProcessGroup] = None
-        self.grad_norm: Union[float, Tensor, None] = None
-        self._forget_plans()
+        self.stepper = Stepper()
+        self.base_owners = BaseOwners()
         super().__init__(params, {**defaults, "train_mode": True})
 
     def _patch_step_function(self) -> None:
@@ -84,7 +82,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             self.check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        shared = next((p for p in group["params"] if overlaps(p)), None)
+        shared = next((p for p in group["params"] if is_plain(p) and overlaps(p)), None)
         if shared is not None:
             del self.param_groups[-1]
             raise ValueError(
@@ -92,7 +90,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
                 "memory; pass a contiguous copy"
             )
         group["train_mode"] = self.param_groups[0]["train_mode"]
-        self._forget_plans()
+        self.stepper.reset()
 
     # The step
 
@@ -114,7 +112,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         try:
             return self._step(closure)
         except BaseException:
-            self.stepper = Stepper()  # what it has bound is released
+            self.stepper.release()
             # GradScaler deletes these only after a successful step, and would multiply its next scale by what it finds.
             self.__dict__.pop("grad_scale", None)
             self.__dict__.pop("found_inf", None)
@@ -123,7 +121,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def _step(self, closure: Optional[Closure]) -> Any:
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and not self._works_on_device() and float(found_inf) != 0.0
-        first = not self.state and not skipped and closure is None and not self._extrapolated
+        first = not self.state and not skipped and closure is None and not self.stepper.extrapolated
         if first and checkpointing.only_creates_state(self):
             return None
         self._require_train_mode("step()")
@@ -131,7 +129,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-            if self._extragradient_groups():
+            # A closure that returns nothing, as Lightning's manual optimization passes one, evaluates nothing.
+            if loss is not None and self._extragradient_groups():
                 self._take_second_gradient(closure)
         self._require_extrapolated()
         if skipped:
@@ -139,7 +138,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         else:
             scale = getattr(self, "grad_scale", None)
             self._run(range(len(self.param_groups)), Phase.UPDATE, scale, found_inf)
-            if self._extrapolated:
+            if self.stepper.extrapolated:
                 self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
         return loss
@@ -162,11 +161,21 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         groups = self._extragradient_groups()
         if not groups:
             raise RuntimeError("extrapolate() needs a param group with extrapolation='extragradient'")
-        if self._extrapolated:
-            raise RuntimeError("extrapolate() was called twice; call step() after the second backward")
+        if self.stepper.extrapolated:
+            raise RuntimeError(
+                "extrapolate() was called twice; call step() after the second backward, or cancel_extrapolation() to "
+                "give the step up"
+            )
         self._run(groups, Phase.EXTRAPOLATE, grad_scale)
-        self._extrapolated.update(groups)
+        self.stepper.extrapolated.update(groups)
         self.local_gradients.clear()
+
+    def cancel_extrapolation(self) -> None:
+        """Give an extragradient step up after :meth:`extrapolate`: put the base iterate back into the parameters.
+
+        For a batch that is skipped between the two backward passes. Nothing happens without an extrapolation.
+        """
+        self._return_to_base(only_without_gradient=False)
 
     def _take_second_gradient(self, closure: Closure) -> None:
         self.extrapolate()
@@ -181,11 +190,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._return_to_base(only_without_gradient=False)
         # The norm is not needed: GradScaler found an infinite gradient.
         clipped = any(group["max_grad_norm"] is not None for group in self.param_groups)
-        self.grad_norm = math.inf if clipped else None
+        self.stepper.grad_norm = math.inf if clipped else None
 
     def _require_extrapolated(self) -> None:
-        for i in self._extragradient_groups():
-            if i not in self._extrapolated:
+        for i, group in enumerate(self.param_groups):
+            if group["extrapolation"] == "extragradient" and i not in self.stepper.extrapolated:
                 raise RuntimeError(
                     f"step() of param group {i} with extrapolation='extragradient' needs extrapolate() after the first "
                     "backward, or a closure"
@@ -201,7 +210,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             return all(backends.resolve(self.backend, device).on_device for device in devices)
         return self.stepper.on_device
 
-    @torch.no_grad()
     def _run(
         self,
         groups: Sequence[int],
@@ -209,7 +217,23 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
     ) -> None:
-        self.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
+        with torch.no_grad():
+            self.stepper.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
+
+    @property
+    def grad_norm(self) -> Union[float, Tensor, None]:
+        """Norm of all gradients, unscaled and before clipping, in the last step.
+
+        A float, or a 0-dim float64 tensor from a backend that works on the device; infinite or NaN if GradScaler
+        skipped that step. None while ``max_grad_norm`` is None.
+        """
+        return self.stepper.grad_norm
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler leaves the gradients scaled: not where code of the user sees them before the step."""
+        hooks = self._optimizer_step_pre_hooks or torch_optimizer._global_optimizer_pre_hooks
+        return not hooks and _step_is_ours(type(self))
 
     def base_of(self, param: Tensor) -> Tensor:
         """Return the tensor that holds the base iterate ``x`` of a parameter; read it or change it in place.
@@ -228,10 +252,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         layout.prepare(self.state[param], param, param.device if on_device else torch.device("cpu"))
         return self.state[param]
 
-    def _forget_plans(self) -> None:
-        self.stepper = Stepper()
-        self._extrapolated = set()
-
     # Train and eval mode
 
     def _require_train_mode(self, what: str) -> None:
@@ -242,10 +262,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     def _return_to_base(self, *, only_without_gradient: bool) -> None:
         """Undo extrapolate() if no update follows it."""
-        for i in self._extrapolated:
+        for i in self.stepper.extrapolated:
             params = self.param_groups[i]["params"]
             modes.return_to_base(self.state, params, only_without_gradient=only_without_gradient)
-        self._extrapolated.clear()
+        self.stepper.extrapolated.clear()
 
     def eval(self) -> None:
         """Put the base iterate ``x`` into the parameters, rounded to their dtype, for evaluation and saving.
@@ -255,6 +275,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         if self.param_groups[0]["train_mode"]:
             modes.put_base(self.state)
+            self.stepper.watch.reset()
             self._set_mode(train=False)
 
     def train(self, mode: bool = True) -> None:
@@ -290,12 +311,23 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("rank", None)
         self.__dict__.setdefault("local_gradients", {})
         self.__dict__.setdefault("gradient_norm_group", None)
-        self.__dict__.setdefault("grad_norm", None)
+        self.__dict__.setdefault("stepper", Stepper())
+        self.__dict__.setdefault("base_owners", BaseOwners())
+        own = set(state.get("defaults", self.__dict__.get("defaults", ())))
         super().__setstate__(state)
+        for name in set(self.defaults) - own:
+            del self.defaults[name]  # torch adds "differentiable", which not every optimizer here has
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._forget_plans()
+        self.stepper.reset()
+
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as ``torch.optim`` does: a dict of its own, whose tensors are those of the optimizer."""
+        saved = super().state_dict()
+        copied = {key: dict(kept) if isinstance(kept, dict) else kept for key, kept in saved["state"].items()}
+        return {**saved, "state": copied}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict from any backend, device and mode; the state keeps its precision.
@@ -304,8 +336,10 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         eval mode puts the optimizer into eval mode.
 
         Raises:
-            ValueError: the groups or the state of a parameter do not fit. Nothing has been changed then.
+            ValueError: not the state dict of an optimizer, or its groups, options or state are damaged or do not fit;
+                nothing has changed then.
         """
+        checkpointing.check_form(state_dict)
         loaded: dict[str, Any] = {}
 
         def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
@@ -325,3 +359,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _step_is_ours(optimizer_type: type) -> bool:
+    """Whether a class has the ``step()`` of :class:`ExtrapOptimizer`, whatever torch has wrapped around it."""
+    return inspect.unwrap(optimizer_type.step) is inspect.unwrap(ExtrapOptimizer.step)  # type: ignore[attr-defined]

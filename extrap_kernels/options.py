@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Optional, TypedDict, Union
 
 import torch
@@ -74,6 +74,18 @@ DEFAULTS: ExtrapolationOptions = {
 }
 
 
+_FORMATS = tuple(STATE_FORMATS)
+_PLAIN: dict[type, tuple[type, ...]] = {float: (float, int), bool: (bool,)}
+_CHOICES = tuple(CODES.items())
+_CODE_OF = tuple((name, {choice: code for code, choice in enumerate(choices)}) for name, choices in _CHOICES)
+# Options that are numbers or flags of a launch under the same name, with the type that they have there.
+_OPTIONS = tuple(
+    (scalar.name, float if scalar.dtype == "float64" else bool)
+    for scalar in SCALARS
+    if scalar.is_option and scalar.name not in (*CODES, "seed", "extrap_lr")
+)
+
+
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``options`` with defaults for those that are missing.
 
@@ -126,14 +138,19 @@ def check(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None, or finite and not negative")
     if group["max_grad_norm"] is not None and not float(group["max_grad_norm"]) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {group['max_grad_norm']}; it must be None or positive")
-    seed = group["seed"]
+    check_seed(group["seed"])
+
+
+def check_seed(seed: Any) -> int:
+    """Return ``seed``; raise ValueError unless it is an int of 64 bits."""
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"Invalid seed value: {seed!r}; it must be an int in [0, 2**64)")
+    return seed
 
 
 def check_choices(group: Mapping[str, Any]) -> None:
     """Raise ValueError for unknown or mutually exclusive values. It is fast, because every step calls it."""
-    for name, allowed in CODES.items():
+    for name, allowed in _CHOICES:
         if group[name] not in allowed:
             raise ValueError(f"Invalid {name} value: {group[name]!r}; choose one of {allowed}")
     if group["extrapolation"] == "extragradient" and group["noise"] is not None:
@@ -141,34 +158,74 @@ def check_choices(group: Mapping[str, Any]) -> None:
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
             "set noise=None or choose extrapolation='past_gradient'"
         )
-    if group["state_dtype"] not in STATE_FORMATS:
-        raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {tuple(STATE_FORMATS)}")
+    if group["state_dtype"] not in _FORMATS:
+        raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {_FORMATS}")
+
+
+def read(group: Mapping[str, Any], number: int, required: Iterable[str]) -> dict[str, Any]:
+    """Check and return the options of a param group as scalars of a launch, by name; learning rates may be tensors.
+
+    Args:
+        group: the param group.
+        number: of the group, for error messages.
+        required: options that it must have.
+
+    Raises:
+        ValueError: an option is missing, unknown, or not a number.
+    """
+    for name in required:
+        if name not in group:
+            raise ValueError(f"param group {number} lacks the option {name!r}; set it: torch.optim requires it, too")
+    try:
+        check_choices(group)
+        return scalars_of(group)
+    except ValueError as error:
+        raise ValueError(f"{error} (param group {number})") from error
 
 
 def scalars_of(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ``group`` that are scalars of a launch, by name; learning rates may be tensors.
+    """Return the options of ``group``, whose names are checked, as scalars of a launch; learning rates may be tensors.
 
     Raises:
-        TypeError, ValueError: an option that is not a number.
+        ValueError: an option that is not a number.
     """
     values: dict[str, Any] = {}
-    for name, dtype, _, is_option in SCALARS:
-        if is_option and name in group:
-            values[name] = _scalar_of(name, dtype, group[name])
+    for name, wanted in _OPTIONS:
+        if name in group:
+            value = group[name]
+            # In line, since each call would take as long as stepping a small tensor.
+            values[name] = value if type(value) in _PLAIN[wanted] else _scalar_of(name, wanted, value)
+    for name, codes in _CODE_OF:
+        values[name] = codes[group[name]]
+    seed = group["seed"]
+    values["seed"] = seed if type(seed) is int and 0 <= seed < 2**64 else check_seed(seed)
     if "betas" in group:
-        values["beta1"], values["beta2"] = map(float, group["betas"])
+        betas = group["betas"]
+        plain = type(betas) is tuple and len(betas) == 2 and type(betas[0]) is float and type(betas[1]) is float
+        values["beta1"], values["beta2"] = betas if plain else _betas(betas)
     if group["extrap_lr"] is None:
-        values["extrap_lr"] = group["lr"]
+        values["extrap_lr"] = values["lr"]
     else:
+        values["extrap_lr"] = _scalar_of("extrap_lr", float, group["extrap_lr"])
         values["extrap_ratio"] = 1.0
+    if group["max_grad_norm"] is not None:
+        _scalar_of("max_grad_norm", float, group["max_grad_norm"])
     return values
 
 
-def _scalar_of(name: str, dtype: str, value: Any) -> Any:
-    if name in CODES:
-        return CODES[name].index(value)
-    if name in ON_DEVICE:
+def _betas(betas: Any) -> tuple[float, float]:
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"Invalid betas value: {betas!r}; it must be a pair of numbers")
+    return _scalar_of("betas", float, betas[0]), _scalar_of("betas", float, betas[1])
+
+
+def _scalar_of(name: str, wanted: type, value: Any) -> Any:
+    if name in ON_DEVICE and isinstance(value, Tensor) and value.numel() == 1:
         return value
-    if dtype == "float64":
-        return float(value)
-    return bool(value) if dtype == "int64" else value
+    try:
+        if value is None or isinstance(value, str):
+            raise TypeError
+        return wanted(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = "a number" if wanted is float else "True or False"
+        raise ValueError(f"Invalid {name} value: {value!r}; it must be {kind}") from error

@@ -44,7 +44,11 @@ class RuleSpec:
 
     def buffers_of(self, group: Mapping[str, Any]) -> tuple[Buffer, ...]:
         """Return the buffers of the rule for the options of a param group."""
-        return tuple([b for b in self.buffers if b.option is None or group[b.option] != 0])
+        kept: tuple[Buffer, ...] = ()
+        for buffer in self.buffers:
+            if buffer.option is None or group[buffer.option] != 0:
+                kept += (buffer,)
+        return kept
 
     def variants(self) -> tuple[tuple[Buffer, ...], ...]:
         """Return the possible sets of buffers; there is a kernel for each."""

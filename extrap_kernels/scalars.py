@@ -5,6 +5,7 @@ Every scalar takes 8 bytes, so a position in the list is a position in the row.
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple, Union
@@ -58,11 +59,13 @@ SCALARS = (
 ON_DEVICE = ("lr", "extrap_lr", "grad_scale", "clip")
 
 _ROW = struct.Struct("=" + "".join(_FORMATS[scalar.dtype] for scalar in SCALARS))
+_DEFAULTS = {scalar.name: scalar.default for scalar in SCALARS}
+_in_order = operator.itemgetter(*_DEFAULTS)
 
 
 def pack(values: Mapping[str, Union[float, int]]) -> bytes:
-    """Return the row of all scalars; a scalar without a value gets its default."""
-    return _ROW.pack(*[values.get(scalar.name, scalar.default) for scalar in SCALARS])
+    """Return a row of all scalars; those without a value get their default."""
+    return _ROW.pack(*_in_order({**_DEFAULTS, **values}))
 
 
 def unpack(row: bytes) -> dict[str, Union[float, int]]:

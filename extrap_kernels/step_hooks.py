@@ -9,15 +9,6 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 
-def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-    )
-
-
 def skip_idle(plain: Callable[..., Any], hooked: Callable[..., Any]) -> Callable[..., Any]:
     """Return a ``step()`` that calls ``hooked`` where a hook or a profiler is there, else ``plain``.
 
@@ -33,7 +24,13 @@ def skip_idle(plain: Callable[..., Any], hooked: Callable[..., Any]) -> Callable
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     @functools.wraps(hooked)
     def step(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-        busy = _has_hooks(self) or torch._C._autograd._profiler_enabled()
+        busy = (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        )
         return (hooked if busy else plain)(self, *args, **kwargs)
 
     return step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 from torch import Tensor
@@ -16,27 +16,46 @@ from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.sharded import ShardedExecutor
 from extrap_kernels.launch import GradScaling, Launch, Phase, clip_coefficient
 from extrap_kernels.shards import is_dtensor
+from extrap_kernels.watch import Watch
 
 if TYPE_CHECKING:
     from extrap_kernels.optimizer import ExtrapOptimizer
 
 
-class _Work(NamedTuple):
-    executor: Executor
-    launch: Launch
+_Work = tuple[Executor, Launch]
 
 
 class Stepper:
     """Runs the steps of an optimizer. What it keeps between steps can be derived again.
 
+    Wrappers copy the attributes of an optimizer and call its methods on themselves, so that all that a step leaves
+    behind is here, in one object that they share.
+
     Attributes:
-        on_device: whether all current plans step without reading anything on the host; None if there is no plan.
+        on_device: whether every parameter was stepped without a read on the host, by the plans that are there; None
+            if there are none.
+        grad_norm: see ``ExtrapOptimizer.grad_norm``.
+        extrapolated: numbers of the param groups that are between the halves of an extragradient step.
+        watch: notices changes of parameters between steps.
     """
 
     def __init__(self) -> None:
+        self.grad_norm: Union[float, Tensor, None] = None
+        self.extrapolated: set[int] = set()
+        self.watch = Watch()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the plans, and so of every tensor that they have bound."""
         self._plans: dict[int, backends.GroupPlan] = {}
         self._guard: Any = None
         self.on_device: Optional[bool] = None
+
+    def reset(self) -> None:
+        """Start anew: groups or state were exchanged."""
+        self.release()
+        self.extrapolated.clear()
+        self.watch.reset()
 
     def run(
         self,
@@ -59,74 +78,86 @@ class Stepper:
             The norm of the unscaled gradients, or None if no group bounds it.
         """
         # Everything is read and checked before the first tensor is written.
+        scalars = []
         for i in groups:
-            options.check_choices(optimizer.param_groups[i])
-        scalars = [options.scalars_of(optimizer.param_groups[i]) for i in groups]
+            scalars += [options.read(optimizer.param_groups[i], i, optimizer.defaults)]
         executors = self.bind(optimizer, groups)
-        on_device = bool(executors) and all([executor.on_device for executor in executors])
+        on_device = bool(self.on_device)
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         if found_inf is not None and not on_device and float(found_inf) != 0.0:
             return math.inf  # the parameters were moved to the host after the flag was left to the device
-        norm = self._gradient_norm(optimizer, groups, executors, scale, on_device)
+        bounded = False
+        for i in groups:
+            bounded = bounded or optimizer.param_groups[i]["max_grad_norm"] is not None
+        norm = self._gradient_norm(optimizer, executors, scale, on_device) if bounded else None
         work: list[_Work] = []
+        shared = False
         for i, values in zip(groups, scalars):
             group = optimizer.param_groups[i]
-            clip = clip_coefficient(0.0 if norm is None else norm, group["max_grad_norm"])
+            clip = 1.0 if norm is None else clip_coefficient(norm, group["max_grad_norm"])
             scaling = GradScaling(scale, clip, found_inf if on_device else None)
             rank = 0 if group["noise"] is None else noise_rank(optimizer)
             for executor in self._plans[i].executors:
                 device = executor.device if executor.on_device else None
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
-                work.append(_Work(executor, launch))
-        partial_sums: list[PartialSums] = []
-        for executor, launch in work:
-            if isinstance(executor, ShardedExecutor):
-                partial_sums += executor.partial_sums(launch)
-        if partial_sums:
-            add_partial_sums(partial_sums)
+                work += [(executor, launch)]
+                shared = shared or isinstance(executor, ShardedExecutor)
+        self.watch.compare(optimizer)
+        if shared:
+            _add_partial_sums(work)
         for executor, launch in work:
             executor.run(launch)
+        self.watch.note(optimizer)
         return norm
 
     def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
         """Bind the plans of ``groups`` to the tensors of this step, making plans if needed; return their executors."""
         if self._guard is None or not self._guard.matches(optimizer.state, optimizer.param_groups):
             self._plans = {}
-        stale = [i for i in groups if not self._is_bound(optimizer, i)]
+        stale: list[int] = []
+        for i in groups:
+            if not self._is_bound(optimizer, i):
+                stale.append(i)
         for i in stale:
             backends.check_gradients(optimizer, i)
         for i in stale:
             self._plans[i] = backends.GroupPlan(optimizer, i)
             if not self._is_bound(optimizer, i):
                 raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
-        plans = [self._plans[i] for i in groups]
-        if any([plan.state_changed for plan in plans]):
+        executors: list[Executor] = []
+        changed, self.on_device = False, True
+        for i in groups:
+            plan = self._plans[i]
+            executors += plan.executors
+            self.on_device = self.on_device and plan.on_device
+            changed, plan.state_changed = changed or plan.state_changed, False
+        if changed:
             self._guard = state_guard(optimizer.state, optimizer.param_groups)
-            for plan in plans:
-                plan.state_changed = False
-        executors = [executor for plan in plans for executor in plan.executors]
-        self.on_device = all([executor.on_device for executor in executors])
         return executors
 
     def _is_bound(self, optimizer: ExtrapOptimizer, i: int) -> bool:
         """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
-        plan = self._plans.get(i)
-        fits = plan is not None and plan.fits(optimizer, optimizer.param_groups[i])
-        return fits and plan is not None and plan.bind(optimizer.local_gradients)
+        if i not in self._plans or not self._plans[i].fits(optimizer, optimizer.param_groups[i]):
+            return False
+        return self._plans[i].bind(optimizer.local_gradients)
 
     @staticmethod
     def _gradient_norm(
-        optimizer: ExtrapOptimizer,
-        groups: Sequence[int],
-        executors: list[Executor],
-        scale: Union[float, Tensor],
-        on_device: bool,
-    ) -> Union[float, Tensor, None]:
-        """Return the norm of the unscaled gradients; None if no group bounds it."""
-        if all([optimizer.param_groups[i]["max_grad_norm"] is None for i in groups]):
-            return None
+        optimizer: ExtrapOptimizer, executors: list[Executor], scale: Union[float, Tensor], on_device: bool
+    ) -> Union[float, Tensor]:
+        """Return the norm of the unscaled gradients."""
         norm = backends.gradient_square_sum(executors, optimizer.gradient_norm_group).sqrt() / scale
         return norm if on_device else float(norm)
+
+
+def _add_partial_sums(work: list[_Work]) -> None:
+    """Add up what processes that share tensors have measured of them."""
+    partial_sums: list[PartialSums] = []
+    for executor, launch in work:
+        if isinstance(executor, ShardedExecutor):
+            partial_sums += executor.partial_sums(launch)
+    if partial_sums:
+        add_partial_sums(partial_sums)
 
 
 def noise_rank(optimizer: ExtrapOptimizer) -> int:

@@ -291,6 +291,6 @@ def assert_matches(optimizer, oracles):
         state = optimizer.state.get(p, {})
         assert state.get("step", 0) == expected.count
         if expected.count:
-            assert_within(state["base"], expected.x, f"base of parameter {expected.index}")
+            assert_within(optimizer.base_of(p), expected.x, f"base of parameter {expected.index}")
         for name, buffer in expected.buffers.items():
             assert_within(state[name], buffer, f"{name} of parameter {expected.index}")

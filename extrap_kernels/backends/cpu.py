@@ -39,7 +39,7 @@ class CpuExecutor(NativeExecutor):
     def run(self, launch: Launch) -> None:
         """Step every entry that has a gradient."""
         self._fetch(launch)
-        stepped = self._stepped()
+        stepped = self._plan.active() if self._plan.skips() else self._everything
         self._plan.run(launch.row, self._measured, torch.get_num_threads())
         self._copies.put_back(stepped)
 

@@ -108,7 +108,7 @@ class CudaExecutor(NativeExecutor):
         else:
             self._measure(launch)
         self._measured = False
-        stepped = self._stepped()
+        stepped = self._plan.active() if self._plan.skips() else self._everything
         self._plan.step(launch.row, launch.on_device, launch.found_inf, self._stream())
         self._copies.put_back(stepped)
         self._keep_if_captured(launch)

@@ -47,7 +47,10 @@ class DenseCopies:
 
     def fit(self) -> bool:
         """Whether the parameters that are copied still have the shape, dtype and device of their copies."""
-        return all([self._fits(self._entries[i].param, self.dense_params[i]) for i in self._copied])
+        for i in self._copied:
+            if not self._fits(self._entries[i].param, self.dense_params[i]):
+                return False
+        return True
 
     @staticmethod
     def _fits(param: Tensor, copy: Tensor) -> bool:

@@ -99,7 +99,3 @@ class NativeExecutor:
         """Bring the dense copies up to date for a launch that reads them, or may leave them as they are."""
         if self._reads_param or launch.phase is Phase.EXTRAPOLATE or launch.found_inf is not None:
             self._copies.fetch()
-
-    def _stepped(self) -> Sequence[int]:
-        """Return which entries the next launch steps."""
-        return self._plan.active() if self._plan.skips() else self._everything

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.registry import Backend, resolve
 from extrap_kernels.backends.sharded import ShardedExecutor
+from extrap_kernels.layout import is_plain
 from extrap_kernels.shards import Shard, is_dtensor, local_part
 from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.owners import BaseOwners
+from extrap_kernels.watch import describe
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -29,6 +33,7 @@ class Owner(Protocol):
     rule: ModuleType
     state: Any
     local_gradients: dict[Tensor, Tensor]
+    base_owners: BaseOwners
     param_groups: list[dict[str, Any]]
 
 
@@ -46,10 +51,6 @@ def _check_state_dtype(backend: Backend, group: Mapping[str, Any], name: str) ->
         )
 
 
-def _name_of(param: Tensor, group: int, i: int) -> str:
-    return f"parameter {i} of group {group} (shape {tuple(param.shape)})"
-
-
 def check_gradients(owner: Owner, number: int) -> None:
     """Raise for gradients of group ``number`` that no backend can take, before any state is created.
 
@@ -57,11 +58,23 @@ def check_gradients(owner: Owner, number: int) -> None:
         RuntimeError: a gradient that is not a dense strided tensor.
         ValueError: a local gradient that does not fit its parameter.
     """
-    for i, param in enumerate(owner.param_groups[number]["params"]):
+    group = owner.param_groups[number]
+    for i, param in enumerate(group["params"]):
         if param.grad is not None:
-            check_gradient(_name_of(param, number, i), param.grad)
+            check_gradient(describe(group, number, i), param.grad)
+            _check_param(describe(group, number, i), param)
         if param in owner.local_gradients:
-            check_local_gradient(_name_of(param, number, i), param, owner.local_gradients[param])
+            check_local_gradient(describe(group, number, i), param, owner.local_gradients[param])
+
+
+def _check_param(name: str, param: Tensor) -> None:
+    if not is_plain(param):
+        raise RuntimeError(f"{name} is not a dense tensor: it has layout {param.layout}; freeze it or make it dense")
+    if isinstance(param, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(param):
+        raise RuntimeError(
+            f"{name} is a {type(param).__name__}, which has no values to step: optimizers of extrap_kernels step real "
+            "tensors only. To estimate memory, count StateLayout's tensors, or use a torch.optim optimizer"
+        )
 
 
 class GroupPlan:
@@ -73,6 +86,7 @@ class GroupPlan:
 
     Attributes:
         executors: the executors of the buckets.
+        on_device: whether all of them step without reading anything on the host.
         state_changed: whether state was created or converted since the flag was reset.
 
     Raises:
@@ -83,18 +97,25 @@ class GroupPlan:
     def __init__(self, owner: Owner, number: int) -> None:
         group = owner.param_groups[number]
         self._key = self._key_of(owner, group)
-        self._state = owner.state
+        self._state, self._owners = owner.state, owner.base_owners
         self._layouts: dict[torch.dtype, StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
         self.state_changed = True
+        self.executors: list[Executor] = []
+        self.on_device = True
+        self._unplain: list[Tensor] = []  # lazy, sparse or nested: nothing to step as long as they have no gradient
         entries: dict[tuple[Any, ...], list[ParamEntry]] = defaultdict(list)
         first = sum(len(before["params"]) for before in owner.param_groups[:number])
         for i, param in enumerate(group["params"]):
-            name = _name_of(param, number, i)
+            name = describe(group, number, i)
+            if not is_plain(param):
+                self._unplain.append(param)
+                continue
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
+            self._owners.check(param, self._state.get(param, {}))
             # A parameter has no state before its first gradient; this dict then becomes its state.
             entry = ParamEntry(param, self._state.get(param, {}), first + i, name, shard)
             grad_dtype = _grad_dtype(local_part(param), owner.local_gradients.get(param), layout)
@@ -131,17 +152,15 @@ class GroupPlan:
         else:
             executor = executor_type(spec, layout, entries, grad_dtype)
         self._buckets.append((executor, backend, layout, entries))
+        self.executors.append(executor)
+        self.on_device = self.on_device and executor.on_device
 
     def _prepare(self, backend: Backend, layout: StateLayout, entry: ParamEntry) -> None:
         param = entry.param
         layout.prepare(entry.state, param, param.device if backend.on_device else torch.device("cpu"))
         self._state[param] = entry.state
+        self._owners.note(param, entry.state)
         self.state_changed = True
-
-    @property
-    def executors(self) -> list[Executor]:
-        """The executors, in a fixed order."""
-        return [executor for executor, *_ in self._buckets]
 
     def fits(self, owner: Owner, group: Mapping[str, Any]) -> bool:
         """Whether the state, and the options that decide on it and on the backend, are those of the plan."""
@@ -149,6 +168,8 @@ class GroupPlan:
 
     def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
         """Bind all executors; False if the plan no longer fits the parameters."""
+        if self._unplain and any([is_plain(param) or param.grad is not None for param in self._unplain]):
+            return False
         for executor, backend, layout, entries in self._buckets:
             incomplete = executor.bind(local_gradients)
             if not incomplete:

@@ -43,7 +43,7 @@ def _positions(param: Tensor, shard: Shard | None) -> Tensor:
 
 def _amplitude(group: Mapping[str, Any], x: Tensor, l: Tensor, shard: Shard | None) -> Tensor | float:
     """Return ``noise_std * s``, from the ``x`` before the update."""
-    std = group["noise_std"]
+    std = float(group["noise_std"])
     scale = group["noise_scale"]
     if scale == "absolute":
         return std

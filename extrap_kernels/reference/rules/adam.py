@@ -26,7 +26,7 @@ def _preconditioner(group: Mapping[str, Any], step: int, second_moment: Tensor) 
     correction = 1.0 / math.sqrt(1.0 - _power(float(group["betas"][1]), step))
     # torch's own square root is not always rounded to nearest; through double precision that of a float is.
     root = second_moment.double().sqrt().to(second_moment.dtype)
-    return (root * correction + group["eps"]).reciprocal()
+    return (root * correction + float(group["eps"])).reciprocal()
 
 
 def _second_moment(group: Mapping[str, Any], g: Tensor, previous: Tensor) -> Tensor:

@@ -46,4 +46,4 @@ def trust_ratio(
     if not (norm_x > 0 and norm_g > 0):
         return 1.0
     decay = 0.0 if group["decoupled_weight_decay"] else float(group["weight_decay"])
-    return group["trust_coefficient"] * norm_x / (norm_g + decay * norm_x + group["eps"])
+    return float(group["trust_coefficient"]) * norm_x / (norm_g + decay * norm_x + float(group["eps"]))

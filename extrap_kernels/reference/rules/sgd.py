@@ -26,11 +26,11 @@ def direction(
         buffers: ``momentum_buffer`` unless ``momentum`` is 0, in the precision of the base iterate.
         trust: result of the rule's ``trust_ratio``; 1 if it has none.
     """
-    momentum = group["momentum"]
+    momentum = float(group["momentum"])
     if momentum == 0:
         return g, l
     v = buffers["momentum_buffer"]
-    grad_weight = 1.0 if step == 1 else 1.0 - group["dampening"]
+    grad_weight = 1.0 if step == 1 else 1.0 - float(group["dampening"])
     v.mul_(momentum).add_(g * grad_weight)
     return (g + v * momentum if group["nesterov"] else v), l
 
