@@ -163,6 +163,8 @@ bool Bucket::bind_gradient(size_t i, Role role) {
   PyObject* gradient = member.held[role].ptr();
   TensorView view;
   if (!read_tensor(gradient, view) || !fits(view, member, gradient_format_)) return false;
+  // A wrapper keeps its elements elsewhere: torch copies them.
+  if (!view.data && view.numel() > 0 && !is_plain_type(Py_TYPE(gradient))) return false;
   check_memory(member, role, gradient, view);
   const void*& pointer = role == kLocal ? entries_[i].local : entries_[i].gradient;
   pointer = view.data ? view.data : &kNoElements;
