@@ -37,6 +37,18 @@ def _parameters(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> Iterato
                 yield _Saved(param, key, entries, final, layout)
 
 
+def with_names(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a param group as it is saved: dtypes by name, since torch.distributed.checkpoint refuses dtypes."""
+    return {k: str(v).removeprefix("torch.") if isinstance(v, torch.dtype) else v for k, v in group.items()}
+
+
+def with_dtypes(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo :func:`with_names`."""
+    name = group.get("state_dtype")
+    dtype = getattr(torch, name, name) if isinstance(name, str) else name
+    return {**group, "state_dtype": dtype} if "state_dtype" in group else dict(group)
+
+
 def check_form(state_dict: Any) -> None:
     """Raise ValueError for what is not the state dict of an optimizer."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
@@ -55,13 +67,11 @@ def check_saved(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"group {number} of the loaded state dict: {error}") from error
     for each in _parameters(optimizer, saved):
-        _check_entries(type(optimizer).__name__, each, _needed(optimizer, each))
+        _check_entries(type(optimizer).__name__, each, _needed(each))
 
 
-def _needed(optimizer: ExtrapOptimizer, each: _Saved) -> list[str]:
-    # A buffer that an option asks for may have been switched on after the parameter's last step.
-    optional = {buffer.name for buffer in optimizer.rule.SPEC.buffers if buffer.option is not None}
-    needed = ["step", *(name for name in each.layout.names if name not in optional)]
+def _needed(each: _Saved) -> list[str]:
+    needed = ["step", *each.layout.names]
     return needed + ["extrapolated"] if each.layout.has_base and not each.options["train_mode"] else needed
 
 

@@ -327,7 +327,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """Return the state as ``torch.optim`` does: a dict of its own, whose tensors are those of the optimizer."""
         saved = super().state_dict()
         copied = {key: dict(kept) if isinstance(kept, dict) else kept for key, kept in saved["state"].items()}
-        return {**saved, "state": copied}
+        groups = [checkpointing.with_names(group) for group in saved["param_groups"]]
+        return {**saved, "state": copied, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict from any backend, device and mode; the state keeps its precision.
@@ -342,9 +343,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         checkpointing.check_form(state_dict)
         loaded: dict[str, Any] = {}
 
-        def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
+        def check(_: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            final = {**saved, "param_groups": [checkpointing.with_dtypes(group) for group in saved["param_groups"]]}
             checkpointing.check_saved(self, final)
             loaded.update(final)
+            return final
 
         def restore(_: torch.optim.Optimizer) -> None:
             checkpointing.restore(self, loaded)

@@ -139,21 +139,6 @@ def test_a_damaged_state_dict_changes_nothing(backend, damage):
     assert optimizer.state_dict()["param_groups"] == groups
 
 
-def test_momentum_switched_on_after_the_last_step_of_a_parameter(backend):
-    """Its state has no momentum, and the optimizer's own state dict loads."""
-    optimizer = two_groups(backend)
-    optimizer.step()
-    frozen, other = helpers.parameters_of(optimizer)
-    frozen.grad = None
-    for group in optimizer.param_groups:
-        group["momentum"] = 0.9
-    optimizer.step()
-    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    frozen.grad = torch.ones_like(frozen)
-    optimizer.step()
-    assert optimizer.state[frozen]["momentum_buffer"].tolist() == [1.0, 1.0]
-
-
 @pytest.mark.parametrize("optimizer_type", [rule.optimizer for rule in helpers.RULES.values()] + [ExtrapLARS])
 def test_resuming_adds_no_option(backend, optimizer_type):
     optimizer = two_groups(backend, optimizer_type)
