@@ -53,6 +53,6 @@ def return_to_base(state: State, params: Iterable[Tensor], *, only_without_gradi
 
 
 def _forget_copies(state: State) -> None:
-    """Let go of what others have made of the parameters and would use again: autocast's casts, FSDP2's whole tensors."""
+    """Let go of what others made of the parameters and would use again: autocast's casts, FSDP2's whole tensors."""
     torch.clear_autocast_cache()
     gathered.free(param for param in state if isinstance(param, Tensor))
