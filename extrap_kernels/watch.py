@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Optional
 
 import torch
@@ -39,14 +40,19 @@ class Watch:
             return
         param = params[self._turn % len(params)]
         self._turn += 1
-        if "base" in optimizer.state.get(param, {}):
+        base = optimizer.state.get(param, {}).get("base")
+        if base is not None:
             self._param, self._version, self._sample = param, param._version, _sample_of(param)
+            self._base = weakref.ref(base)
 
     def compare(self, optimizer: ExtrapOptimizer) -> None:
         """Warn, once, if the parameter noted after the last step has been changed since."""
         param, self._param = self._param, None
-        if param is None or "base" not in optimizer.state.get(param, {}) or optimizer.stepper.extrapolated:
+        if param is None or optimizer.stepper.extrapolated:
             return
+        base = optimizer.state.get(param, {}).get("base")
+        if base is None or base is not self._base():
+            return  # the state was cleared: this step starts from what the parameter holds
         if param._version == self._version and _same(_sample_of(param), self._sample):
             return
         self._warned = True

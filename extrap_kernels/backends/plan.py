@@ -99,6 +99,7 @@ class GroupPlan:
         group = owner.param_groups[number]
         self._key = self._key_of(owner, group)
         self._state = owner.state
+        self._owners = owner.base_owners
         self._layouts: dict[torch.dtype, StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
@@ -156,6 +157,7 @@ class GroupPlan:
         param = entry.param
         layout.prepare(entry.state, param, param.device if backend.on_device else torch.device("cpu"))
         self._state[param] = entry.state
+        self._owners.adopt(param, entry.state)
         self.state_changed = True
 
     @property
