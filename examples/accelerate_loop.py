@@ -36,7 +36,8 @@ def main() -> None:
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
-            # Accelerate forwards train() and eval() to the optimizer: the model now holds the base iterate.
+            # The model now holds the base iterate. Accelerate's wrapper forwards train() and eval() only: what else the
+            # optimizer has is in optimizer.optimizer, as in `with optimizer.optimizer.base_parameters():`.
             optimizer.eval()
             with torch.no_grad():
                 loss = mse_loss(model(x[768:]), y[768:])

@@ -38,7 +38,8 @@ def main() -> None:
             train_dataset=rows[:48],
             eval_dataset=rows[48:],
             optimizers=(optimizer, scheduler),
-            # Trainer evaluates at the base iterate by itself; the callback makes it save that, too.
+            # Trainer evaluates at the base iterate by itself; the callback makes it save that, too. Trainer clips to
+            # max_grad_norm=1.0 by default; the optimizer's own option of that name would clip again.
             callbacks=[ExtrapolationCallback()],
         )
         trainer.train()

@@ -11,9 +11,10 @@ from extrap_kernels import _checkout
 
 if not _checkout.replaced_by_installed_copy(__name__):
     from extrap_kernels.adam import ExtrapAdam, ExtrapAdamW
+    from extrap_kernels.grouping import param_groups
     from extrap_kernels.lamb import ExtrapLAMB
     from extrap_kernels.lars import ExtrapLARS
     from extrap_kernels.sgd import ExtrapSGD
 
-__all__ = ["ExtrapAdam", "ExtrapAdamW", "ExtrapLAMB", "ExtrapLARS", "ExtrapSGD"]
+__all__ = ["ExtrapAdam", "ExtrapAdamW", "ExtrapLAMB", "ExtrapLARS", "ExtrapSGD", "param_groups"]
 __version__ = "0.1.0"

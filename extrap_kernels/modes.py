@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from extrap_kernels import gathered
+
 State = Mapping[Any, Any]
 
 
@@ -24,7 +26,7 @@ def put_base(state: State) -> None:
     for param, entries in _entries(state, "base"):
         entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
         param.copy_(entries["base"])
-    torch.clear_autocast_cache()  # it may hold casts of what the parameters held before
+    _forget_copies(state)
 
 
 @torch.no_grad()
@@ -38,7 +40,7 @@ def put_extrapolated(state: State) -> None:
         changed = param != base.to(param.dtype)
         base.copy_(torch.where(changed, param.to(base.dtype), base))
         param.copy_(torch.where(changed, param, entries.pop("extrapolated")))
-    torch.clear_autocast_cache()
+    _forget_copies(state)
 
 
 @torch.no_grad()
@@ -47,3 +49,10 @@ def return_to_base(state: State, params: Iterable[Tensor], *, only_without_gradi
     for param in params:
         if "base" in state.get(param, {}) and not (only_without_gradient and param.grad is not None):
             param.copy_(state[param]["base"])
+    _forget_copies(state)
+
+
+def _forget_copies(state: State) -> None:
+    """Let go of what others made of the parameters and would use again: autocast's casts, FSDP2's whole tensors."""
+    torch.clear_autocast_cache()
+    gathered.free(param for param in state if isinstance(param, Tensor))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
-from extrap_kernels import backends, checkpointing, modes, options
+from extrap_kernels import backends, checkpointing, flat, modes, options
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state.layout import StateLayout
@@ -41,6 +41,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             and clear it.
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
             ``max_grad_norm`` then bounds the norm over all of them.
+        on_mode_change: called after each change of mode, by engines that step something in place of the parameters;
+            None (default) where there is nothing to tell.
     """
 
     rule: ModuleType
@@ -52,6 +54,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.rank: Optional[int] = None
         self.local_gradients: dict[Tensor, Tensor] = {}
         self.gradient_norm_group: Optional[torch.distributed.ProcessGroup] = None
+        self.on_mode_change: Optional[Callable[[], None]] = None
         self.stepper = Stepper()
         self.base_owners = BaseOwners()
         super().__init__(params, {**defaults, "train_mode": True})
@@ -274,6 +277,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         mode this does nothing.
         """
         if self.param_groups[0]["train_mode"]:
+            flat.require_connected(self)
             modes.put_base(self.state)
             self.stepper.watch.reset()
             self._set_mode(train=False)
@@ -283,12 +287,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if not mode:
             self.eval()
         elif not self.param_groups[0]["train_mode"]:
+            flat.warn_of_fsdp1(self)
             modes.put_extrapolated(self.state)
             self._set_mode(train=True)
 
     def _set_mode(self, *, train: bool) -> None:
         for group in self.param_groups:
             group["train_mode"] = train
+        if self.on_mode_change is not None:
+            self.on_mode_change()
 
     @contextmanager
     def base_parameters(self) -> Iterator[None]:
@@ -311,6 +318,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("rank", None)
         self.__dict__.setdefault("local_gradients", {})
         self.__dict__.setdefault("gradient_norm_group", None)
+        self.__dict__.setdefault("on_mode_change", None)
         self.__dict__.setdefault("stepper", Stepper())
         self.__dict__.setdefault("base_owners", BaseOwners())
         own = set(state.get("defaults", self.__dict__.get("defaults", ())))

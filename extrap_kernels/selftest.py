@@ -32,6 +32,8 @@ def optimizers() -> dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, An
     found: dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]] = {}
     for name in extrap_kernels.__all__:
         optimizer_type = getattr(extrap_kernels, name)
+        if not (isinstance(optimizer_type, type) and issubclass(optimizer_type, ExtrapOptimizer)):
+            continue
         accepted = inspect.signature(optimizer_type).parameters
         options = {key: value for key, value in _OPTIONS.items() if key in accepted}
         optional = [buffer.option for buffer in optimizer_type.rule.SPEC.buffers if buffer.option is not None]

@@ -81,6 +81,7 @@ class Stepper:
         scalars = []
         for i in groups:
             scalars += [options.read(optimizer.param_groups[i], i, optimizer.defaults)]
+        self.watch.compare(optimizer)
         executors = self.bind(optimizer, groups)
         on_device = bool(self.on_device)
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
@@ -102,7 +103,6 @@ class Stepper:
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
                 work += [(executor, launch)]
                 shared = shared or isinstance(executor, ShardedExecutor)
-        self.watch.compare(optimizer)
         if shared:
             _add_partial_sums(work)
         for executor, launch in work:

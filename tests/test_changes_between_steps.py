@@ -199,6 +199,20 @@ def test_nothing_is_warned_of_where_nobody_writes(backend, options):
                 optimizer.step()
 
 
+def test_nothing_is_warned_of_where_training_starts_again(backend):
+    """`state.clear()` is what the docs tell to do after weights were loaded in train mode."""
+    p = one(backend)
+    optimizer = ExtrapSGD([p], lr=0.25, backend=backend)
+    step(optimizer)
+    with torch.no_grad():
+        p.fill_(3.0)
+    optimizer.state.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(optimizer)
+    assert optimizer.base_of(p).tolist() == [2.75] * 5
+
+
 def test_casts_of_autocast_are_those_of_the_mode(backend):
     if helpers.DEVICES[backend] != "cpu":
         pytest.skip("autocast of the CPU")

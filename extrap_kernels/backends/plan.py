@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from extrap_kernels import flat
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
@@ -63,6 +64,7 @@ def check_gradients(owner: Owner, number: int) -> None:
         if param.grad is not None:
             check_gradient(describe(group, number, i), param.grad)
             _check_param(describe(group, number, i), param)
+            flat.check_param(owner, group, describe(group, number, i), param)
         if param in owner.local_gradients:
             check_local_gradient(describe(group, number, i), param, owner.local_gradients[param])
 

@@ -94,6 +94,28 @@ def train_beside_whole(layout, rule, options, backend, steps=3):
     return held
 
 
+def evaluate_between_steps(layout, backend):
+    """FSDP2's root keeps what it has gathered for an evaluation: the next gradient must not be taken there."""
+    torch.manual_seed(0)
+    plain = Net()
+    models = (spread(copy.deepcopy(plain), layout), plain)
+    pair = [(model, RULES["sgd"].optimizer(model.parameters(), lr=0.5, backend=backend)) for model in models]
+    seen = []
+    for t in range(2):
+        losses = []
+        for model, optimizer in pair:
+            optimizer.zero_grad()
+            losses.append(loss_of(model, t))
+            losses[-1].backward()
+            optimizer.step()
+            with optimizer.base_parameters(), torch.no_grad():
+                losses.append(loss_of(model, t))
+            with torch.no_grad():
+                losses.append(loss_of(model, t))
+        seen.append([loss.item() for loss in losses])
+    return seen
+
+
 def skip_overflow(layout, backend):
     """An overflow on one process is a skipped step on all. The step counts, and the scale after it."""
     torch.manual_seed(0)

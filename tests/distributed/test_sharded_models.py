@@ -22,6 +22,14 @@ def test_trains_as_one_process(processes, backend, layout, step):
         assert_same_bits(other, first)
 
 
+@pytest.mark.parametrize("layout", ["fsdp", "hsdp", "tp", "fsdp and tp"])
+def test_evaluation_between_steps(processes, layout):
+    for losses in processes(4).run(model_worker.evaluate_between_steps, layout, "reference"):
+        for sharded in losses:
+            assert sharded[:3] == pytest.approx(sharded[3:], rel=1e-5)
+            assert len({round(loss, 4) for loss in sharded[3:]}) == 3
+
+
 @pytest.mark.parametrize("layout", ["fsdp", "hsdp"])
 def test_overflow_on_one_process_is_skipped_by_all(processes, backend, layout):
     for steps, scale in processes(4).run(model_worker.skip_overflow, layout, backend):

@@ -37,7 +37,7 @@ def epoch(model, optimizer, loader, scheduler, accelerator):
 
 
 def bases(model, optimizer):
-    return [optimizer.base_of(p).to(p.dtype) for p in model.parameters()]
+    return [optimizer.optimizer.base_of(p).to(p.dtype) for p in model.parameters()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
@@ -73,6 +73,29 @@ def test_resumes_bit_for_bit(tmp_path, rule, mode, dtype):
     resumed[-1].load_state(tmp_path)
     epoch(*resumed)
     helpers.assert_same_bits(helpers.snapshot(resumed[1]), helpers.snapshot(whole[1]))
+
+
+def test_what_the_wrapper_does_not_pass_on():
+    """It has no base_parameters(), extrapolate() or grad_norm: README.md tells to ask the optimizer inside."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    options = {"lr": 0.1, "extrapolation": "extragradient", "max_grad_norm": 1.0}
+    model, optimizer = accelerator.prepare(model, ExtrapSGD(model.parameters(), **options))
+    batch = torch.randn(8, 4)
+    x = [p.detach().clone() for p in model.parameters()]
+    for move in (optimizer.optimizer.extrapolate, optimizer.step):
+        optimizer.zero_grad()
+        accelerator.backward(model(batch).square().mean())
+        move()
+    squares = [p.grad.square().sum() for p in model.parameters()]
+    assert optimizer.optimizer.grad_norm == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-6)
+    with optimizer.optimizer.base_parameters():
+        helpers.assert_same_bits([p.data for p in model.parameters()], bases(model, optimizer))
+    assert not torch.equal(model.weight, x[0])
+    # If these fail, the wrapper passes more on, and the docs can say so.
+    for name in ("base_parameters", "base_of", "extrapolate", "cancel_extrapolation", "grad_norm", "local_gradients"):
+        assert not hasattr(optimizer, name)
 
 
 def test_gradient_accumulation():

@@ -212,6 +212,69 @@ def test_extragradient_steps(pl, tmp_path):
     helpers.assert_same_bits(*results)
 
 
+def by_hand(pl, both):
+    """A module of manual optimization, with extragradient steps or the second halves alone."""
+    model = module(pl)
+    model.net[1].p = 0.0
+    model.automatic_optimization = False
+    optimizer = ExtrapSGD(model.parameters(), lr=0.1, extrapolation="extragradient", max_grad_norm=0.05)
+    model.configure_optimizers = lambda: optimizer
+
+    def training_step(batch, batch_idx):
+        wrapped = model.optimizers()
+        for move in (wrapped.extrapolate, wrapped.step) if both else (wrapped.step,):
+            wrapped.zero_grad()
+            model.manual_backward(model.loss(batch))
+            move()
+        model.norms = (float(wrapped.grad_norm), float(optimizer.grad_norm))
+
+    model.training_step = training_step
+    return model, optimizer
+
+
+def test_extragradient_by_manual_optimization(pl, tmp_path):
+    """Lightning's wrapper passes step() a closure that does nothing; two backward passes are two backward passes."""
+    model, _ = by_hand(pl, both=True)
+    trainer(pl, tmp_path, epochs=1).fit(model, loader())
+    twin = module(pl)
+    twin.net[1].p = 0.0
+    optimizer = ExtrapSGD(twin.parameters(), lr=0.1, extrapolation="extragradient", max_grad_norm=0.05)
+    for batch in loader():
+        for move in (optimizer.extrapolate, optimizer.step):
+            optimizer.zero_grad()
+            twin.loss(batch).backward()
+            move()
+    helpers.assert_same_bits([p.data for p in model.parameters()], [p.data for p in twin.parameters()])
+    assert model.norms == (optimizer.grad_norm, optimizer.grad_norm)
+
+
+def test_half_an_extragradient_step_by_manual_optimization_raises(pl, tmp_path):
+    model, _ = by_hand(pl, both=False)
+    with pytest.raises(RuntimeError, match="extragradient.*needs extrapolate"):
+        trainer(pl, tmp_path, epochs=1).fit(model, loader())
+
+
+@pytest.mark.parametrize("package", ["lightning", "lightning_fabric"])
+def test_fabric_shows_what_the_optimizer_has(package):
+    fabric = importlib.import_module(package).Fabric(accelerator="cpu", devices=1)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    inner = ExtrapSGD(model.parameters(), lr=0.1, extrapolation="extragradient", max_grad_norm=1.0)
+    model, wrapped = fabric.setup(model, inner)
+    batch, seen = torch.randn(8, 4), []
+    for _ in range(2):
+        for move in (wrapped.extrapolate, wrapped.step):
+            wrapped.zero_grad()
+            fabric.backward(model(batch).square().mean())
+            move()
+            seen.append(inner.grad_norm)
+            assert wrapped.grad_norm == inner.grad_norm
+    assert len(set(seen)) == 4
+    with wrapped.base_parameters():
+        assert not inner.param_groups[0]["train_mode"]
+    assert inner.param_groups[0]["train_mode"]
+
+
 class Visited:
     """The base iterates at the start and after each step, or epoch, of a module."""
 

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import runpy
+import warnings
 
 import helpers
 import pytest
@@ -41,15 +42,17 @@ class Recorder(transformers.TrainerCallback):
 
 
 def bases(model, optimizer):
+    optimizer = getattr(optimizer, "optimizer", optimizer)
     return [optimizer.base_of(p).to(p.dtype) for p in model.parameters()]
 
 
-def build(folder, callbacks=(), dtype=torch.float32, dropout=0.1, **arguments):
+def build(folder, callbacks=(), dtype=torch.float32, dropout=0.1, options=None, **arguments):
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "noise": "gaussian", **(options or {})}
     torch.manual_seed(0)
     drop = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
     config = transformers.GPT2Config(vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2, **drop)
     model = transformers.GPT2LMHeadModel(config).to(dtype)
-    optimizer = ExtrapSGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, noise="gaussian")
+    optimizer = ExtrapSGD(model.parameters(), **options)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     tokens = torch.randint(32, (16, 8), generator=torch.Generator().manual_seed(1))
     arguments = {
@@ -155,6 +158,60 @@ def test_best_model_stays_in_place(tmp_path):
     expected = saved(tmp_path, 3)[0]["transformer.wte.weight"]
     trainer.evaluate()
     helpers.assert_same_bits(trainer.model.transformer.wte.weight, expected)
+
+
+class Stop(transformers.TrainerCallback):
+    """Saves the model when a step has been taken, and raises."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.saved = {name: value.clone() for name, value in model.state_dict().items()}
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_whoever_saves_the_model_saves_the_base_iterate(tmp_path, last):
+    """Also a callback that comes before ours, and a script that saves after an exception."""
+    stop = Stop()
+    trainer = build(tmp_path, [stop, ExtrapolationCallback()] if last else [ExtrapolationCallback(), stop])
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    base = bases(trainer.model, optimizer_of(trainer))[0]
+    helpers.assert_same_bits(stop.saved["transformer.wte.weight"], base)
+    optimizer_of(trainer).train()
+    assert not torch.equal(next(trainer.model.parameters()), base)
+    trainer.save_model(str(tmp_path / "after"))
+    helpers.assert_same_bits(load_file(tmp_path / "after" / "model.safetensors")["transformer.wte.weight"], base)
+
+
+def test_the_model_keeps_no_hook(tmp_path):
+    trainer = build(tmp_path, [ExtrapolationCallback()], max_steps=1)
+    trainer.train()
+    assert not trainer.model._state_dict_pre_hooks
+
+
+def test_extragradient_is_refused(tmp_path):
+    trainer = build(tmp_path, [ExtrapolationCallback()], options={"extrapolation": "extragradient", "noise": None})
+    with pytest.raises(ValueError, match="'extragradient' in group 0 under Trainer.*one backward pass.*past_gradient"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_grad_norm": 0.0}], ids=str)
+@pytest.mark.parametrize("clips", [False, True], ids=["not by us", "by us"])
+def test_clipping_twice_is_warned_of(tmp_path, clips, arguments):
+    options = {"max_grad_norm": 0.5} if clips else {}
+    trainer = build(tmp_path, [ExtrapolationCallback()], options=options, max_steps=1, **arguments)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer.train()
+    twice = [w for w in seen if "clipped twice: by Trainer to max_grad_norm=1.0" in str(w.message)]
+    assert len(twice) == int(clips and not arguments)
+
+
+def test_optimizers_of_others_are_left_alone(tmp_path):
+    trainer = build(tmp_path, [ExtrapolationCallback()], max_steps=1)
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    trainer.train()
+    assert trainer.state.global_step == 1
 
 
 def test_gradient_accumulation(tmp_path):

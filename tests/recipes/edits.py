@@ -6,7 +6,7 @@ RULE = {
             "    from extrap_kernels.sgd import ExtrapSGD\n",
             "    from extrap_kernels.sgd import ExtrapSGD\n    from extrap_kernels.sign import ExtrapSign\n",
         ),
-        ('"ExtrapSGD"]', '"ExtrapSGD", "ExtrapSign"]'),
+        ('"ExtrapSGD", "param_groups"]', '"ExtrapSGD", "ExtrapSign", "param_groups"]'),
     ],
 }
 
