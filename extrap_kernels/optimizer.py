@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
-from torch.optim import optimizer as torch_optimizer
 
 from extrap_kernels import backends, checkpointing, flat, modes, options
 from extrap_kernels.launch import Phase
@@ -47,6 +45,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     rule: ModuleType
     stepper: Stepper
+    _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
         backends.check_name(backend)
@@ -232,12 +231,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         return self.stepper.grad_norm
 
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
-        """Whether GradScaler leaves the gradients scaled: not where code of the user sees them before the step."""
-        hooks = self._optimizer_step_pre_hooks or torch_optimizer._global_optimizer_pre_hooks
-        return not hooks and _step_is_ours(type(self))
-
     def base_of(self, param: Tensor) -> Tensor:
         """Return the tensor that holds the base iterate ``x`` of a parameter; read it or change it in place.
 
@@ -370,8 +363,3 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _step_is_ours(optimizer_type: type) -> bool:
-    """Whether a class has the ``step()`` of :class:`ExtrapOptimizer`, whatever torch has wrapped around it."""
-    return inspect.unwrap(optimizer_type.step) is inspect.unwrap(ExtrapOptimizer.step)  # type: ignore[attr-defined]
