@@ -43,9 +43,9 @@ def check_local_gradient(name: str, param: Tensor, local: Tensor) -> None:
     """Raise ValueError for a local gradient that does not fit its parameter."""
     if is_dtensor(param):
         raise ValueError(
-            f"local gradient for {name}, a sharded parameter: all workers share one extrapolated point of it, "
-            "because each all-gather collects it from all of them. Only the averaged gradient can be extrapolated: remove it from "
-            "local_gradients, or train with DistributedDataParallel"
+            f"local gradient for {name}, a sharded parameter: all workers share one extrapolated point of it, because "
+            "each all-gather collects it from all of them. Only the averaged gradient can be extrapolated: remove it "
+            "from local_gradients, or train with DistributedDataParallel"
         )
     if local.shape != param.shape or local.layout != torch.strided or local.device != param.device:
         raise ValueError(
