@@ -129,10 +129,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._require_train_mode("step()")
         loss = None
         if closure is not None:
+            twice = bool(self._extragradient_groups())
+            before = self._gradients() if twice else []
             with torch.enable_grad():
                 loss = closure()
-            # A closure that returns nothing, as Lightning's manual optimization passes one, evaluates nothing.
-            if loss is not None and self._extragradient_groups():
+            # One that touches no gradient, as Lightning's manual optimization passes it, evaluates nothing.
+            if twice and not _are_same(self._gradients(), before):
                 self._take_second_gradient(closure)
         self._require_extrapolated()
         if skipped:
@@ -171,6 +173,11 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._run(groups, Phase.EXTRAPOLATE, grad_scale)
         self.stepper.extrapolated.update(groups)
         self.local_gradients.clear()
+
+    def _gradients(self) -> list[tuple[Optional[Tensor], int]]:
+        """Return the gradients with their versions, which tell whether anything was written into them."""
+        gradients = [param.grad for group in self.param_groups for param in group["params"]]
+        return [(grad, 0 if grad is None else grad._version) for grad in gradients]
 
     def cancel_extrapolation(self) -> None:
         """Give an extragradient step up after :meth:`extrapolate`: put the base iterate back into the parameters.
@@ -363,3 +370,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _are_same(a: list[tuple[Optional[Tensor], int]], b: list[tuple[Optional[Tensor], int]]) -> bool:
+    return all([x is y and of_x == of_y for (x, of_x), (y, of_y) in zip(a, b)])

@@ -23,7 +23,7 @@ def gpu(device):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", selftest.DTYPES, ids=str)
-@pytest.mark.parametrize("name", selftest.OPTIMIZERS)
+@pytest.mark.parametrize("name", selftest.optimizers())
 def test_parity(device, name, dtype):
     found = selftest.parity(name, dtype, device, "auto")
     assert found.passed, found
