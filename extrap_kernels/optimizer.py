@@ -129,7 +129,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         self._require_train_mode("step()")
         loss = None
         if closure is not None:
-            twice = bool(self._extragradient_groups())
+            twice = self._extragradient_groups()
+            for i in twice:
+                options.check_choices(self.param_groups[i])
             before = self._gradients() if twice else []
             with torch.enable_grad():
                 loss = closure()
