@@ -42,7 +42,7 @@ def test_quadratic_follows_its_iteration_matrix(backend, extrapolation, nesterov
     power = torch.linalg.matrix_power(iteration_matrix(extrapolation, nesterov), STEPS)
     expected = power @ torch.cat([x, x, torch.zeros_like(x)])
     state = optimizer.state[param]
-    actual = torch.cat([state["base"], param.detach(), state["momentum_buffer"]])
+    actual = torch.cat([optimizer.base_of(param), param.detach(), state["momentum_buffer"]])
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from torch import Tensor
@@ -23,13 +22,14 @@ class BaseOwners:
     def check(self, param: Tensor, state: dict[str, Any]) -> None:
         """Drop the base iterate in ``state``, that of ``param``, if it is known to be another parameter's."""
         owner = self._owners.get(state["base"]) if "base" in state else None
-        if owner is not None and owner() is not param:
+        if owner is not None and owner is not param:
             del state["base"]
 
     def note(self, param: Tensor, state: dict[str, Any]) -> None:
         """Note that the base iterate in ``state`` is that of ``param``."""
         if "base" in state:
-            self._owners[state["base"]] = weakref.ref(param)
+            # No weak reference: torch.utils.swap_tensors() refuses tensors that have one.
+            self._owners[state["base"]] = param
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseOwners:
         return BaseOwners()  # the copies of the parameters own the copies of their bases
