@@ -15,7 +15,7 @@
 #include "cuda/plan.h"
 #include "cuda/registry.h"
 #include "facts.h"
-#include "state_guard.h"
+#include "state_reader.h"
 #include "tensor_view.h"
 
 namespace py = pybind11;
@@ -49,21 +49,22 @@ py::list rules() {
 template <class Plan, class... Extra, class... Names>
 py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, const Names&... extra_names) {
   return py::class_<Plan>(m, name, doc)
-      .def(py::init([](std::string rule, py::list params, py::list dense_params, py::list states, bool has_base,
+      .def(py::init([](std::string rule, py::list params, py::list dense_params, bool has_base,
                        py::tuple buffers, std::vector<std::string> buffer_formats, std::string grad_dtype,
                        std::vector<uint32_t> indices, std::vector<std::string> param_names,
                        std::vector<extrap::Shard> shards, Extra... extra) {
              return std::make_unique<Plan>(
                  std::move(rule),
-                 extrap::BucketContents{std::move(params), std::move(dense_params), std::move(states), has_base,
+                 extrap::BucketContents{std::move(params), std::move(dense_params), has_base,
                                         std::move(buffers), std::move(buffer_formats), std::move(grad_dtype),
                                         std::move(indices), std::move(param_names), std::move(shards)},
                  extra...);
            }),
-           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"), py::arg("states"),
+           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"),
            py::arg("has_base"), py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"),
            py::arg("indices"), py::arg("names"), py::arg("shards"), extra_names...)
-      .def("bind", [](Plan& plan, const py::dict& local) { return plan.bucket().bind(local); })
+      .def("bind", [](Plan& plan, const py::list& states,
+                      const py::dict& local) { return plan.bucket().bind(states, local); })
       .def("gradient", [](Plan& plan, size_t i, bool is_local) { return plan.bucket().gradient(i, is_local); })
       .def("set_gradient", [](Plan& plan, size_t i, bool is_local,
                               const py::object& gradient) { plan.bucket().set_gradient(i, is_local, gradient); })
@@ -105,9 +106,9 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of extrap_kernels.";
   extrap::load_tensor_readers();
   bind_plans(m);
-  py::class_<extrap::StateGuard>(m, "StateGuard", "Which parameters and state dicts an optimizer consists of.")
+  py::class_<extrap::StateReader>(m, "StateReader", "Reads the state of every parameter of an optimizer.")
       .def(py::init<const py::dict&, const py::list&>())
-      .def("matches", &extrap::StateGuard::matches);
+      .def("read", &extrap::StateReader::read);
   m.def("scalars", &extrap::scalar_facts, "Name and type of each scalar of a launch, in the order of a row.");
   m.def("choices", &choices, "The names of each scalar that is one of several, in the order of their codes.");
   m.def("rules", &rules, "Name, signs of the buffers, norm, and whether it decays weights itself, of each rule.");

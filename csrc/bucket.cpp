@@ -26,7 +26,7 @@ py::str interned(const char* name) {
 }
 
 // Held from here on: another thread may take it out of the dict. Null where the key is missing.
-py::object item(const py::object& dict, const py::handle& key) {
+py::object item(const py::handle& dict, const py::handle& key) {
   PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
   if (!value && PyErr_Occurred()) throw py::error_already_set();
   return py::reinterpret_borrow<py::object>(value);
@@ -44,9 +44,9 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   const size_t size = contents.params.size();
   if (contents.buffers.size() > kMaxBuffers || contents.buffer_formats.size() != contents.buffers.size())
     throw std::invalid_argument("a rule has at most 2 buffers, each with a format");
-  if (contents.dense_params.size() != size || contents.states.size() != size || contents.indices.size() != size ||
+  if (contents.dense_params.size() != size || contents.indices.size() != size ||
       contents.names.size() != size || (is_sharded_ && contents.shards.size() != size))
-    throw std::invalid_argument("params, dense_params, states, indices, names and shards must have the same length");
+    throw std::invalid_argument("params, dense_params, indices, names and shards must have the same length");
   for (const py::handle name : contents.buffers) buffer_keys_.push_back(interned(name.cast<std::string>().c_str()));
   for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
   for (size_t i = 0; i < size; ++i) add(contents, i);
@@ -56,7 +56,6 @@ void Bucket::add(const BucketContents& contents, size_t i) {
   Member member{};
   member.param = contents.params[i];
   member.dense_param = contents.dense_params[i];
-  member.state = py::object(contents.states[i]).cast<py::dict>();
   member.name = contents.names[i];
 
   TensorView view;
@@ -115,8 +114,9 @@ bool Bucket::collect_gradients(Member& member, const py::dict* local_gradients) 
   return true;
 }
 
-py::object Bucket::bind(const py::dict& local_gradients) {
+py::object Bucket::bind(const py::list& states, const py::dict& local_gradients) {
   const BucketUse use(*this);
+  if (states.size() != members_.size()) throw std::invalid_argument("one state for each parameter is needed");
   drop();
   try {
     collect_computed_gradients();
@@ -124,7 +124,7 @@ py::object Bucket::bind(const py::dict& local_gradients) {
     py::list requests;
     for (size_t i = 0; i < members_.size(); ++i) {
       if (!collect_gradients(members_[i], locals)) continue;
-      if (!bind_entry(i, requests)) {
+      if (!bind_entry(i, states[i], requests)) {
         drop();
         return py::none();
       }
@@ -139,9 +139,9 @@ py::object Bucket::bind(const py::dict& local_gradients) {
 }
 
 // False if the parameter has changed.
-bool Bucket::bind_entry(size_t i, py::list& requests) {
+bool Bucket::bind_entry(size_t i, const py::handle& state, py::list& requests) {
   if (!bind_param(i)) return false;
-  if (!bind_state(i)) requests.append(py::make_tuple(i, "state"));
+  if (!bind_state(i, state)) requests.append(py::make_tuple(i, "state"));
   if (!bind_gradient(i, kGradient)) requests.append(py::make_tuple(i, "gradient"));
   if (members_[i].held[kLocal] && !bind_gradient(i, kLocal)) requests.append(py::make_tuple(i, "local"));
   active_.push_back(static_cast<uint32_t>(i));
@@ -171,37 +171,35 @@ bool Bucket::bind_gradient(size_t i, Role role) {
   return true;
 }
 
-bool Bucket::bind_state(size_t i) {
+bool Bucket::bind_state(size_t i, const py::handle& state) {
+  if (!PyDict_Check(state.ptr())) return false;
   TensorEntry& entry = entries_[i];
   entry.base = entry.y;
-  if (has_base_ ? !bind_state_tensor(i, kBase, base_key_, arithmetic(), entry.base)
-                : static_cast<bool>(item(members_[i].state, base_key_)))
-    return false;
+  const py::object base = item(state, base_key_);
+  if (has_base_ ? !bind_state_tensor(i, kBase, base, arithmetic(), entry.base) : static_cast<bool>(base)) return false;
   for (size_t k = 0; k < buffer_keys_.size(); ++k) {
     const Role role = static_cast<Role>(kBuffer0 + k);
-    if (!bind_state_tensor(i, role, buffer_keys_[k], buffer_formats_[k], entry.buffers[k])) return false;
+    if (!bind_state_tensor(i, role, item(state, buffer_keys_[k]), buffer_formats_[k], entry.buffers[k])) return false;
   }
-  return bind_step(i);
+  return bind_step(i, item(state, step_key_));
 }
 
-bool Bucket::bind_state_tensor(size_t i, Role role, const py::str& key, DType format, void*& pointer) {
-  Member& member = members_[i];
-  py::object tensor = item(member.state, key);
+bool Bucket::bind_state_tensor(size_t i, Role role, const py::object& tensor, DType format, void*& pointer) {
   if (!tensor) return false;
+  Member& member = members_[i];
   TensorView view;
   if (!read_tensor(tensor.ptr(), view)) reject(member, role, " must be a dense tensor of floating-point numbers");
   if (!has_shape(view, member)) reject(member, role, " has another shape than the parameter");
   if (!fits(view, member, format)) return false;
   check_memory(member, role, tensor.ptr(), view);
   pointer = view.data;
-  member.held[role] = std::move(tensor);
+  member.held[role] = tensor;
   return true;
 }
 
-bool Bucket::bind_step(size_t i) {
-  Member& member = members_[i];
-  py::object step = item(member.state, step_key_);
+bool Bucket::bind_step(size_t i, py::object step) {
   if (!step) return false;
+  Member& member = members_[i];
   TensorView view;
   // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
   if (!read_memory(step.ptr(), view) || (is_new(member, kStep, view) && is_lazy(step.ptr(), view)) ||

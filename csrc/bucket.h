@@ -27,7 +27,6 @@ struct Shard {
 struct BucketContents {
   py::list params;        // whose `grad` is read
   py::list dense_params;  // dense tensors that y is written to, mostly the parameters themselves
-  py::list states;        // dicts
   bool has_base;          // false: x is what the parameter holds
   py::tuple buffers;      // keys in the state dicts
   std::vector<std::string> buffer_formats;
@@ -49,7 +48,8 @@ class Bucket {
   // set_gradient() must be called with a copy in the right layout and dtype. Entries without a gradient are left out of
   // the step.
   // Throws std::invalid_argument for state that cannot be repaired and for tensors without memory.
-  py::object bind(const py::dict& local_gradients);
+  // states: the dict of each entry, or None.
+  py::object bind(const py::list& states, const py::dict& local_gradients);
   void set_gradient(size_t entry, bool is_local, const py::object& gradient);
   // The gradient that bind() found.
   py::object gradient(size_t entry, bool is_local) const;
@@ -62,6 +62,7 @@ class Bucket {
   int64_t active_numel() const { return active_numel_; }           // in real numbers
 
   size_t size() const { return entries_.size(); }
+  bool has_base() const { return has_base_; }
   int buffers() const { return static_cast<int>(buffer_keys_.size()); }
   DType param_format() const { return dtype_; }
   DType arithmetic() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
@@ -92,7 +93,6 @@ class Bucket {
 
   struct Member {
     py::object param, dense_param;
-    py::object state;
     std::string name;
     int32_t ndim;
     size_t dims;              // where its sizes and then its strides begin in dims_
@@ -109,12 +109,12 @@ class Bucket {
   void add(const BucketContents& contents, size_t i);
   void collect_computed_gradients();
   bool collect_gradients(Member& member, const py::dict* local_gradients);
-  bool bind_entry(size_t i, py::list& requests);
+  bool bind_entry(size_t i, const py::handle& state, py::list& requests);
   bool bind_param(size_t i);
   bool bind_gradient(size_t i, Role role);
-  bool bind_state(size_t i);
-  bool bind_state_tensor(size_t i, Role role, const py::str& key, DType format, void*& pointer);
-  bool bind_step(size_t i);
+  bool bind_state(size_t i, const py::handle& state);
+  bool bind_state_tensor(size_t i, Role role, const py::object& tensor, DType format, void*& pointer);
+  bool bind_step(size_t i, py::object step);
   bool fits(const TensorView& view, const Member& member, DType format) const;
   bool is_on_step_device(const TensorView& view) const;
   bool is_new(const Member& member, Role role, const TensorView& view) const;

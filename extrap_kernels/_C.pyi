@@ -13,7 +13,9 @@ class Shard:
 class _Bucket:
     """What both plans have in common: the tensors of one bucket, bound anew in each step."""
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[tuple[int, str]]]:
+    def bind(
+        self, states: list[Optional[dict[str, Tensor]]], local_gradients: Mapping[Tensor, Tensor]
+    ) -> Optional[list[tuple[int, str]]]:
         """Read and hold the tensors of this step; entries without a gradient are left out of it.
 
         None if a parameter has changed since the plan was made. Otherwise what is still needed: ``(i, "state")``,
@@ -45,7 +47,6 @@ class CpuPlan(_Bucket):
         rule: str,
         params: list[Tensor],
         dense_params: list[Tensor],
-        states: list[dict[str, Tensor]],
         has_base: bool,
         buffers: tuple[str, ...],
         buffer_formats: tuple[str, ...],
@@ -79,7 +80,6 @@ class CudaPlan(_Bucket):
         rule: str,
         params: list[Tensor],
         dense_params: list[Tensor],
-        states: list[dict[str, Tensor]],
         has_base: bool,
         buffers: tuple[str, ...],
         buffer_formats: tuple[str, ...],
@@ -113,12 +113,12 @@ class CudaPlan(_Bucket):
     def add_gradient_square_sum(self, total: int, stream: int) -> None:
         """Add the squares of the gradients as they are to the float64 number at an address."""
 
-class StateGuard:
-    """Which parameters an optimizer's groups have, and which dict is the state of each."""
+class StateReader:
+    """Reads the state of every parameter of an optimizer; see :mod:`extrap_kernels.backends.state_reader`."""
 
     def __init__(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> None: ...
-    def matches(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> bool:
-        """Whether both still consist of the same objects in the same order."""
+    def read(self, state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> Optional[list[Any]]:
+        """Return the state of each parameter, or None if others are there."""
 
 def scalars() -> list[tuple[str, str]]:
     """Return name and type of each scalar of a launch, in the order of a row."""

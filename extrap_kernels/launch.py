@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import scalars
+from extrap_kernels import options, scalars
 
 
 class Phase(enum.Enum):
@@ -62,6 +62,11 @@ class Launch:
     noise_scale: str
     on_device: dict[str, Tensor] = field(default_factory=dict)
     found_inf: Optional[Tensor] = None
+
+    @property
+    def adopts(self) -> bool:
+        """Whether a parameter that does not hold the rounded base iterate has been changed and is the new one."""
+        return self.phase is Phase.EXTRAPOLATE or not options.extrapolates(self.group)
 
     @classmethod
     def of(

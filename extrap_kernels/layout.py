@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.parameter import Parameter, UninitializedTensorMixin  # type: ignore[attr-defined]
 
 
 def is_dense(tensor: Tensor) -> bool:
@@ -33,6 +35,31 @@ def overlaps(tensor: Tensor) -> bool:
                 return tensor.numel() > 0
             reach += stride * (size - 1)
     return False
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return the addresses from and up to which a tensor has elements; for one without memory, those of an object."""
+    if not is_plain(tensor) or type(tensor) not in (Tensor, Parameter) or tensor.device.type == "meta":
+        return id(tensor), id(tensor) + 1
+    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape)) + 1
+    begin = tensor.data_ptr()
+    return (begin, begin + reach * tensor.element_size()) if tensor.numel() > 0 else (id(tensor), id(tensor) + 1)
+
+
+def turns(tensors: Sequence[Tensor]) -> list[int]:
+    """Return for each tensor in which turn it can be stepped, so that those of one turn share no memory.
+
+    That is 0 for all, unless tensors overlap or are listed twice: those take turns in their order.
+    """
+    clusters: list[list[int]] = []
+    reach = 0
+    for (begin, end), i in sorted((_span(tensor), i) for i, tensor in enumerate(tensors)):
+        if begin >= reach:
+            clusters.append([])
+        clusters[-1].append(i)
+        reach = max(reach, end)
+    turn_of = {i: turn for cluster in clusters for turn, i in enumerate(sorted(cluster))}
+    return [turn_of[i] for i in range(len(tensors))]
 
 
 def empty_dense(param: Tensor, dtype: torch.dtype) -> Tensor:

@@ -243,11 +243,23 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def base_of(self, param: Tensor) -> Tensor:
         """Return the tensor that holds the base iterate ``x`` of a parameter; read it or change it in place.
 
-        That is ``state[param]["base"]``, or the parameter itself if it holds ``x``: before its first step, and if
-        no base is stored (no extrapolation, no noise, and a float32 or float64 parameter).
+        That is ``state[param]["base"]``, or the parameter itself if no base is stored: before its first step, and
+        without extrapolation and noise, unless it has 16 bits. Where parameters hold ``x`` between steps (those, and
+        ``extragradient``) change the parameter instead: what it holds counts.
         """
-        base: Tensor = self.state.get(param, {}).get("base", param)
+        state = self.state.get(param, {})
+        if self.param_groups[0]["train_mode"] and not self.stepper.extrapolated:
+            with torch.no_grad():
+                self.base_owners.adopt(param, state)
+        base: Tensor = state.get("base", param)
         return base
+
+    @torch.no_grad()
+    def _adopt_changes(self) -> None:
+        """Make what parameters that hold ``x`` were changed to the base iterate."""
+        for i, group in enumerate(self.param_groups):
+            for param in group["params"] if i not in self.stepper.extrapolated else ():
+                self.base_owners.adopt(param, self.state.get(param, {}))
 
     def prepare_state(self, param: Tensor) -> dict[str, Tensor]:
         """Return the state of ``param``; create what is missing and convert what does not fit."""
@@ -280,6 +292,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         if self.param_groups[0]["train_mode"]:
             flat.require_connected(self)
+            self._adopt_changes()
             modes.put_base(self.state)
             self.stepper.watch.reset()
             self._set_mode(train=False)

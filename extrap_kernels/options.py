@@ -98,6 +98,16 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS, **options}
 
 
+def extrapolates(group: Mapping[str, Any]) -> bool:
+    """Whether gradients are taken away from the base iterate; otherwise the optimizer is the plain one."""
+    return group["extrapolation"] is not None or group["noise"] is not None
+
+
+def holds_base(group: Mapping[str, Any]) -> bool:
+    """Whether parameters hold the base iterate between steps."""
+    return not extrapolates(group) or group["extrapolation"] == "extragradient"
+
+
 def check_learning_rate(lr: float | Tensor) -> None:
     """Raise ValueError unless ``lr`` is a non-negative number or a one-element tensor."""
     if isinstance(lr, Tensor) and lr.numel() != 1:

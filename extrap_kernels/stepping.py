@@ -11,7 +11,7 @@ from torch import Tensor
 
 from extrap_kernels import backends, options
 from extrap_kernels.backends.executor import Executor
-from extrap_kernels.backends.native import state_guard
+from extrap_kernels.backends.native import state_reader
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.sharded import ShardedExecutor
 from extrap_kernels.launch import GradScaling, Launch, Phase, clip_coefficient
@@ -48,7 +48,7 @@ class Stepper:
     def release(self) -> None:
         """Let go of the plans, and so of every tensor that they have bound."""
         self._plans: dict[int, backends.GroupPlan] = {}
-        self._guard: Any = None
+        self._reader: Any = None
         self.on_device: Optional[bool] = None
 
     def reset(self) -> None:
@@ -112,17 +112,21 @@ class Stepper:
 
     def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
         """Bind the plans of ``groups`` to the tensors of this step, making plans if needed; return their executors."""
-        if self._guard is None or not self._guard.matches(optimizer.state, optimizer.param_groups):
+        states = None
+        if self._reader is not None:
+            states = self._reader.read(optimizer.state, optimizer.param_groups)
+        if states is None:
             self._plans = {}
+            states = self._read_anew(optimizer)
         stale: list[int] = []
         for i in groups:
-            if not self._is_bound(optimizer, i):
+            if not self._is_bound(optimizer, i, states):
                 stale.append(i)
         for i in stale:
             backends.check_gradients(optimizer, i)
         for i in stale:
-            self._plans[i] = backends.GroupPlan(optimizer, i)
-            if not self._is_bound(optimizer, i):
+            self._plans[i] = backends.GroupPlan(optimizer, i, states)
+            if not self._is_bound(optimizer, i, states):
                 raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
         executors: list[Executor] = []
         changed, self.on_device = False, True
@@ -132,14 +136,20 @@ class Stepper:
             self.on_device = self.on_device and plan.on_device
             changed, plan.state_changed = changed or plan.state_changed, False
         if changed:
-            self._guard = state_guard(optimizer.state, optimizer.param_groups)
+            self._read_anew(optimizer)
         return executors
 
-    def _is_bound(self, optimizer: ExtrapOptimizer, i: int) -> bool:
+    def _read_anew(self, optimizer: ExtrapOptimizer) -> backends.States:
+        """Return the state of all parameters; other parameters, or parameters with state, are there than before."""
+        self._reader = state_reader(optimizer.state, optimizer.param_groups)
+        states: backends.States = self._reader.read(optimizer.state, optimizer.param_groups)
+        return states
+
+    def _is_bound(self, optimizer: ExtrapOptimizer, i: int, states: backends.States) -> bool:
         """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
         if i not in self._plans or not self._plans[i].fits(optimizer, optimizer.param_groups[i]):
             return False
-        return self._plans[i].bind(optimizer.local_gradients)
+        return self._plans[i].bind(states, optimizer.local_gradients)
 
     @staticmethod
     def _gradient_norm(

@@ -53,7 +53,9 @@ class Watch:
             return
         same = param._version == self._version and _same(_sample_of(param), self._sample)
         self._sample = None
-        if same or "base" not in optimizer.state.get(param, {}) or optimizer.stepper.extrapolated:
+        if same or optimizer.stepper.extrapolated:
+            return
+        if optimizer.base_owners.holds_base(optimizer.state.get(param, {})):
             return
         self._warned = True
         warnings.warn(

@@ -7,7 +7,7 @@ import helpers
 import pytest
 import torch
 
-from extrap_kernels import ExtrapAdam, ExtrapSGD
+from extrap_kernels import ExtrapAdam, ExtrapLAMB, ExtrapLARS, ExtrapSGD
 
 PLAIN = {"extrapolation": None}
 
@@ -50,7 +50,10 @@ def load(p):
 CHANGES = [clamp, clamp_data, mask, load]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=helpers.describe)
+REAL_DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", REAL_DTYPES, ids=helpers.describe)
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_under_the_plain_optimizer_are_those_of_torch(backend, change, dtype):
     p = one(backend, 0.7, dtype)
@@ -68,6 +71,62 @@ def test_changes_under_the_plain_optimizer_are_those_of_torch(backend, change, d
             q.copy_(torch.where(p != before, p.to(exact), q))
     assert torch.equal(p, q.to(dtype))
     assert torch.equal(optimizer.base_of(p), q)
+
+
+@pytest.mark.parametrize("extrapolation", [None, "extragradient"])
+@pytest.mark.parametrize("dtype", REAL_DTYPES, ids=helpers.describe)
+def test_changes_show_in_every_mode(backend, dtype, extrapolation):
+    """Where parameters hold the base iterate between steps, nobody has to change the mode to change it."""
+    p = one(backend, 0.7, dtype)
+    optimizer = ExtrapSGD([p], lr=0.25, extrapolation=extrapolation, backend=backend)
+    helpers.train(optimizer, steps=1)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        p[1:3] = 3.0
+        changed = p.clone()
+        with optimizer.base_parameters():
+            assert torch.equal(p, changed)
+            assert torch.equal(optimizer.base_of(p).to(dtype), changed)
+        assert torch.equal(p, changed)
+        p[4] = 2.0
+        assert optimizer.base_of(p)[4] == 2.0
+        helpers.train(optimizer, steps=1)
+
+
+@pytest.mark.parametrize("extrapolation", [None, "extragradient"])
+@pytest.mark.parametrize("reset", [False, True], ids=["running", "loaded"])
+@pytest.mark.parametrize("dtype", REAL_DTYPES, ids=helpers.describe)
+def test_an_extrapolated_point_is_no_change(backend, dtype, reset, extrapolation):
+    """Extrapolation is switched off while the parameter is away from its base iterate."""
+    p = one(backend, 0.7, dtype)
+    optimizer = ExtrapSGD([p], lr=0.25, extrap_lr=0.5, backend=backend)
+    step(optimizer)
+    x = optimizer.base_of(p).clone()
+    assert not torch.equal(p, x.to(dtype))
+    if reset:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    optimizer.param_groups[0]["extrapolation"] = extrapolation
+    if extrapolation is not None:
+        p.grad = torch.zeros_like(p)
+        optimizer.extrapolate()
+    step(optimizer, gradient=0.0)
+    assert torch.equal(optimizer.base_of(p), x)
+    assert torch.equal(p, x.to(dtype))
+
+
+@pytest.mark.parametrize("make", [ExtrapLARS, ExtrapLAMB])
+def test_norms_are_those_of_changed_parameters(backend, make):
+    """Of 16 bits: the norm is that of what the parameter was changed to, not of the stored base iterate."""
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        p = one(backend, 0.5, dtype)
+        optimizer = make([p], lr=0.25, backend=backend, **PLAIN)
+        step(optimizer)
+        with torch.no_grad():
+            p.copy_(torch.tensor([2.0, 0.0, -1.0, 4.0, 1.5]))
+        step(optimizer)
+        results.append(optimizer.base_of(p).clone())
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
 
 
 def test_embedding_with_a_largest_norm(backend):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
-from extrap_kernels.launch import Launch, Phase
+from extrap_kernels.launch import Launch
 from extrap_kernels.rules import RuleSpec
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
 from extrap_kernels.triton_kernels.binding import Addresses, fits, have_signatures, is_plain, signature
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
@@ -110,7 +110,9 @@ class TritonExecutor:
 
     # The tensors
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+    def bind(
+        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
+    ) -> Optional[Sequence[int]]:
         """Read all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._held, self._bound, incomplete = [], [], []
         self._table.begin()
@@ -123,15 +125,17 @@ class TritonExecutor:
                 self._table.skip(i)
                 self._addresses.forget(i)
                 continue
-            state = [entry.state.get(name) for name in self._state_names]
+            known = states[i] or {}
+            state = [known.get(name) for name in self._state_names]
+            has_base = "base" in known
             local = local_gradients.get(entry.param) if local_gradients else None
-            if not self._is_as_expected(i, gradient, state):
+            if has_base is not self._layout.has_base or not self._is_as_expected(i, gradient, state):
                 if not self._param_fits(i):
                     return None
                 gradient = self._readable(i, gradient)
                 if gradient is None:
                     return None
-                if not self._state_fits(i, state):
+                if has_base is not self._layout.has_base or not self._state_fits(i, state):
                     incomplete.append(i)
                     continue
             if local is not None:
@@ -157,8 +161,6 @@ class TritonExecutor:
         entry = self._entries[i]
         if gradient.layout is not torch.strided or any([tensor is None for tensor in state]):
             return False
-        if "base" in entry.state and not self._layout.has_base:
-            return False
         tensors: list[Any] = [entry.param, gradient, *state]
         return have_signatures(tensors, self._signatures[i]) and is_plain(entry.param) and is_plain(gradient)
 
@@ -167,8 +169,6 @@ class TritonExecutor:
         return fits(param, self._signatures[i][0]) and (param is not self._copies.dense_params[i] or is_plain(param))
 
     def _state_fits(self, i: int, state: Sequence[Optional[Tensor]]) -> bool:
-        if not self._layout.has_base and "base" in self._entries[i].state:
-            return False
         return all([t is not None and fits(t, wanted) for t, wanted in zip(state, self._signatures[i][2:])])
 
     def _readable(self, i: int, gradient: Tensor, *, is_local: bool = False) -> Optional[Tensor]:
@@ -222,7 +222,7 @@ class TritonExecutor:
     def _prepare(self, launch: Launch) -> None:
         """Take in the scalars of the launches to come, and what parameters without a dense memory of their own hold."""
         self._held += self._table.set_scalars(launch)
-        if launch.phase is Phase.EXTRAPOLATE or launch.found_inf is not None or not self._layout.has_base:
+        if launch.adopts or launch.found_inf is not None or not self._layout.has_base:
             self._copies.fetch()
 
     def square_sums(self, launch: Launch) -> Tensor:

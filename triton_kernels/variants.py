@@ -122,9 +122,7 @@ class TrustNorms:
 
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments, without the block."""
-        formats = self.formats.constants()
-        del formats["PARAM"]
-        return {**formats, **self.rule.constants(), "NORM": self.rule.spec.norm}
+        return {**self.formats.constants(), **self.rule.constants(), "NORM": self.rule.spec.norm}
 
 
 @dataclass(frozen=True)

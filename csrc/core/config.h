@@ -69,6 +69,12 @@ inline namespace EXTRAP_ISA {
 // The inner learning rate: how far y lies from x.
 EXTRAP_HD double inner_lr(const StepConfig& c) { return c.extrap_lr * c.extrap_ratio; }
 
+// Whether a parameter that does not hold the rounded x has been changed and is the new x: before the first half of an
+// extragradient step, and in every step without extrapolation and noise.
+EXTRAP_HD bool adopts(const StepConfig& c) {
+  return c.phase == Phase::extrapolate || (c.extrapolation == Extrapolation::none && c.noise == Noise::none);
+}
+
 // Whether the noise is in units of the root mean square of x, by tensor or by row.
 EXTRAP_HD bool scaled_by_rms(const StepConfig& c) {
   return c.noise != Noise::none && (c.noise_scale == NoiseScale::tensor || c.noise_scale == NoiseScale::filter);

@@ -16,7 +16,7 @@ struct StepConstants {
   A lr, extrap_lr, decay, shrink, noise_std, grad_scale, clip;
   Extrapolation extrapolation;
   // raw: the rule sees the gradient as it is, which one branch tells instead of four.
-  bool extrapolates, raw, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
+  bool extrapolates, adopts, raw, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
 
   static EXTRAP_HD bool is_coupled(const StepConfig& c, bool own_decay) {
     return c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay == 0;
@@ -33,6 +33,7 @@ struct StepConstants {
         clip(static_cast<A>(c.clip)),
         extrapolation(c.extrapolation),
         extrapolates(c.phase == Phase::extrapolate),
+        adopts(extrap::adopts(c)),
         raw(c.grad_scale == 1 && c.clip == 1 && c.maximize == 0 && !is_coupled(c, own_decay)),
         scaled(c.grad_scale != 1),
         clipped(c.clip != 1),

@@ -22,7 +22,6 @@ template <class Rule, class Types, bool kNoise>
 EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const Block<Rule, Types>& b,
                           bool streaming) {
   using A = typename Types::A;
-  using P = typename Types::Param;
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   constexpr bool kRounds = Block<Rule, Types>::kRoundsUnsigned;
@@ -40,8 +39,7 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     if (!c.extrapolates) fill_rounding(s.rounding, s.tensor, begin, random);
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kLanes) {
-    V x = load<V>(b.base + i);
-    if (c.extrapolates) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), load<V>(b.y + i));
+    V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
     V buffers[b.kBuffers > 0 ? b.kBuffers : 1];
     for (int k = 0; k < b.kBuffers; ++k) buffers[k] = b.template load_buffer<V>(k, i);
     const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
@@ -68,7 +66,7 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
 // Fewer elements than a block.
 template <class Rule, class Types, bool kNoise>
 __attribute__((noinline)) void step_part(const TensorStep<Rule, Types>& s, int64_t begin, int64_t end) {
-  PaddedBlock<Rule, Types> part({s.tensor, begin}, static_cast<size_t>(end - begin), s.constants.extrapolates);
+  PaddedBlock<Rule, Types> part({s.tensor, begin}, static_cast<size_t>(end - begin), s.constants.adopts);
   step_block<Rule, Types, kNoise>(s, begin, part.block, false);
   part.store();
 }
@@ -84,7 +82,7 @@ EXTRAP_HD void step_chunk(const TensorStep<Rule, Types>& s, const Chunk& chunk, 
   for (; i + kBlock <= end; i += kBlock) {
     const Block<Rule, Types> block(s.tensor, i);
     // Not past the end: small tensors would fetch what nobody needs.
-    if (i + kPrefetchElements < numel) prefetch(block);
+    if (i + kPrefetchElements < numel) prefetch(block, s.constants.adopts);
     step_block<Rule, Types, kNoise>(s, i, block, streaming);
   }
   if (streaming) finish_streaming();

@@ -39,7 +39,7 @@ EXTRAP_HD void norm_block(const StepConstants<typename Types::A>& c, const Rule&
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   for (int i = 0; i < kBlock; i += kLanes) {
-    const V x = load<V>(b.base + i);
+    const V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
     V u = unscaled_gradient(c, load<V>(b.gradient + i));
     if constexpr (Rule::kNorm == Norm::update) {
       V buffers[b.kBuffers], z;
@@ -53,7 +53,8 @@ EXTRAP_HD void norm_block(const StepConstants<typename Types::A>& c, const Rule&
 }
 
 template <class Rule, class Types>
-EXTRAP_HD void prefetch_to_sum(const Block<Rule, Types>& b) {
+EXTRAP_HD void prefetch_to_sum(const Block<Rule, Types>& b, bool with_y) {
+  if (with_y && !b.base_is_y()) prefetch<Prefetch::to_sum>(b.y, kBlock * sizeof *b.y);
   prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
   if constexpr (Rule::kNorm == Norm::update)
     for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
@@ -77,12 +78,12 @@ NormSums norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int
   int64_t i = begin;
   for (; i + kBlock <= begin + count; i += kBlock) {
     const Block<Rule, Types> block(t, i);
-    prefetch_to_sum(block);
+    prefetch_to_sum(block, c.adopts);
     add(block, kBlock);
   }
   if (i < begin + count) {
     const int64_t left = begin + count - i;
-    add(PaddedBlock<Rule, Types>({t, i}, static_cast<size_t>(left), false).block, left);
+    add(PaddedBlock<Rule, Types>({t, i}, static_cast<size_t>(left), c.adopts).block, left);
   }
   return {of_x.total(), of_scaled.total()};
 }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "core/layout.h"
+#include "core/step.h"
 #include "core/table.h"
 #include "cpu/simd.h"
 
@@ -34,6 +35,14 @@ EXTRAP_HD void store(T* to, V v, bool streaming) {
     store_streaming(to, stored);
   else
     memcpy(to, &stored, sizeof stored);
+}
+
+// x in the formats of `Types`, at the addresses of x and y. adopts: see StepConfig.
+template <class Types, class V>
+EXTRAP_HD V load_base(const typename Types::Base* base, const typename Types::Param* y, bool adopts) {
+  using P = typename Types::Param;
+  const V x = load<V>(base);
+  return adopts ? adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), load<V>(y)) : x;
 }
 
 // Where a block of a tensor's buffers lies, from an element on.
@@ -144,7 +153,8 @@ EXTRAP_HD void prefetch(const void* from, size_t bytes) {
 }
 
 template <class Rule, class Types>
-EXTRAP_HD void prefetch(const Block<Rule, Types>& b) {
+EXTRAP_HD void prefetch(const Block<Rule, Types>& b, bool with_y) {
+  if (with_y && !b.base_is_y()) prefetch<Prefetch::to_read>(b.y, kBlock * sizeof *b.y);
   prefetch<Prefetch::to_write>(b.base, kBlock * sizeof *b.base);
   for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_write>(b.buffers[k], kBlock * b.buffer_size(k));
   prefetch<Prefetch::to_read>(b.gradient, kBlock * sizeof *b.gradient);

@@ -246,7 +246,8 @@ void CudaPlan::measure(const py::bytes& row, const py::dict& device_scalars, uin
   const BoundUse use(bucket_);
   const LaunchHeader h = header(row, device_scalars);
   if (rule_launches_.norms) {
-    const Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
+    Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
+    if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
     launch(h, with_buffers(columns, bucket_.buffers()), rule_launches_.norms, stream,
            [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); });
   }

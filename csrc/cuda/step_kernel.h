@@ -61,7 +61,7 @@ struct StepKernel {
     Chunk chunk;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
-    bool aligned, noisy, sharded, skipped, updates, base_is_y, restore, is_last;
+    bool aligned, noisy, sharded, skipped, updates, base_is_y, adopts, restore, is_last;
     alignas(StepConstants<A>) unsigned char constants_bytes[sizeof(StepConstants<A>)];
     alignas(Rule) unsigned char rule_bytes[sizeof(Rule)];
 
@@ -157,7 +157,8 @@ struct StepKernel {
         new (s.rule_bytes) Rule(table.config, s.tensor);
       s.number = i;
       s.aligned = aligned(s.tensor);
-      if constexpr (kBaseMayBeY) s.base_is_y = s.tensor.base == s.tensor.y;
+      s.base_is_y = kBaseMayBeY && s.tensor.base == s.tensor.y;
+      s.adopts = s.constants().adopts && !s.base_is_y;
       if constexpr (kNoise) set_noise(table, i, s);
     }
     set_chunk(s.tensor, static_cast<int64_t>(static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i)) * kChunk,
@@ -176,7 +177,7 @@ struct StepKernel {
     group.count = c.count - at;
     group.vector = s.aligned && group.count >= kGroup;
     if (kWholeGradient) load_gradients(s, 0, group);
-    if (!s.updates) group.y.load(c.y + at, group.vector, group.count);
+    if (s.adopts) group.y.load(c.y + at, group.vector, group.count);
   }
 
   static EXTRAP_HD void load_gradients(const Shared& s, int first, Group& group) {
@@ -190,7 +191,7 @@ struct StepKernel {
   static EXTRAP_HD A compute(const Shared& s, const Group& group, int first, int k, Part& part, A& l) {
     const StepConstants<A>& c = s.constants();
     A x = part.x[k];
-    if (!s.updates) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), group.y[first + k]);
+    if (s.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), group.y[first + k]);
     A buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) buffers[b] = part.buffers[b][k];
@@ -291,7 +292,7 @@ struct StepKernel {
   }
 
   static EXTRAP_HD void store_part(const Shared& s, const Group& group, const Part& part) {
-    if (!kBaseMayBeY || !s.base_is_y)
+    if (!s.base_is_y)
       part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
     if (!s.updates) return;
     EXTRAP_UNROLL

@@ -48,6 +48,7 @@ struct BufferSource {
 template <template <class> class RuleOf, class Types>
 struct NormSource {
   using A = typename Types::A;
+  using P = typename Types::Param;
   using G = typename Types::Gradient;
   using Base = typename Types::Base;
   using Buffer = typename Types::Signed;
@@ -56,8 +57,9 @@ struct NormSource {
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::Buffers::kCount : 0;
   static constexpr int kValues = 2;
-  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / sizeof(G));
+  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
   const Base* x;
+  const P* y;  // null where it is x, or does not count
   const G* gradient;
   const Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
   StepConstants<A> constants;
@@ -75,21 +77,33 @@ struct NormSource {
         gradient(table.pointer<const G>(kGradient, i)),
         constants(table.resolved_config(), Rule::kOwnDecay),
         rule(table.config, entry(table, i)) {
+    y = table.pointer<const P>(kY, i);
     EXTRAP_UNROLL
     for (int k = 0; k < kBuffers; ++k) buffers[k] = table.pointer<const Buffer>(static_cast<Column>(kBuffer0 + k), i);
   }
 
   EXTRAP_HD bool aligned() const {
-    uintptr_t bits = reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(gradient);
+    uintptr_t bits = reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) |
+                     reinterpret_cast<uintptr_t>(gradient);
     for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(buffers[k]);
     return bits % sizeof(Vec16) == 0;
+  }
+
+  EXTRAP_HD void load_x(int64_t at, bool vector, int count, Tile<Base, kGroup>& xs) const {
+    xs.load(x + at, vector, count);
+    if (!y) return;
+    Tile<P, kGroup> ys;
+    ys.load(y + at, vector, count);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kGroup; ++k)
+      xs.set(k, adopted_base(xs[k], Format<P>::template decode<A>(Format<P>::encode(xs[k])), ys[k]));
   }
 
   EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
     Tile<Base, kGroup> xs;
     Tile<Buffer, kGroup> moments[kBuffers > 0 ? kBuffers : 1];
     Tile<G, kGroup> gs;
-    xs.load(x + at, vector, count);
+    load_x(at, vector, count, xs);
     gs.load(gradient + at, vector, count);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) moments[b].load(buffers[b] + at, vector, count);

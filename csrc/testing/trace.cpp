@@ -33,13 +33,13 @@ class TracedStep {
     t.step = step.step;
     t.trust = 1;
     V x = V::input("base"), l;
+    if (c.adopts) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
     if constexpr (Rule::kNorm != Norm::none) {
       recorder.output("normed_base", x);
       recorder.output("normed", normed(c, Rule(config, t), x));
       t.trust = Rule::trust_ratio(config, step.norm_x, step.norm);
     }
     const Rule rule(config, t);
-    if (c.extrapolates) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
     const V g = prepared_gradient(c, loaded<G>("gradient"), x);
     l = step.has_local ? prepared_gradient(c, loaded<G>("local"), x) : g;
     V buffers[kMaxBuffers];

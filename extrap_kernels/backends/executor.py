@@ -11,7 +11,7 @@ from torch import Tensor
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch
 from extrap_kernels.rules import RuleSpec
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 
 
 class Executor(Protocol):
@@ -28,10 +28,16 @@ class Executor(Protocol):
     def on_device(self) -> bool:
         """Whether a step reads nothing on the host: no step count, no scaling, no tensor options."""
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+    def bind(
+        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
+    ) -> Optional[Sequence[int]]:
         """Read all tensors that the step will touch and hold them until :meth:`run` is done.
 
         A parameter without a gradient is skipped in this step.
+
+        Args:
+            states: the state of each entry, None where there is none.
+            local_gradients: see ``ExtrapOptimizer.local_gradients``.
 
         Returns:
             None if the executor no longer fits the parameters. Otherwise the positions of the entries whose state is

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
-from extrap_kernels.backends.state_guard import StateGuard
-from extrap_kernels.launch import Launch, Phase
+from extrap_kernels.backends.state_reader import StateReader
+from extrap_kernels.launch import Launch
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import Shard
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 
 try:
     from extrap_kernels import _C
@@ -34,9 +34,9 @@ def missing_native_reason() -> Optional[str]:
     )
 
 
-def state_guard(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> Union[_C.StateGuard, StateGuard]:
-    """Return what tells whether a parameter of an optimizer's groups, or a dict of its state, was exchanged."""
-    return (_C.StateGuard if _import_error is None else StateGuard)(state, param_groups)
+def state_reader(state: dict[Tensor, Any], param_groups: list[dict[str, Any]]) -> Union[_C.StateReader, StateReader]:
+    """Return what reads the state of an optimizer's parameters in each step."""
+    return (_C.StateReader if _import_error is None else StateReader)(state, param_groups)
 
 
 def _native_shard(shard: Shard) -> _C.Shard:
@@ -65,7 +65,6 @@ class NativeExecutor:
             rule=spec.name,
             params=[entry.param for entry in entries],
             dense_params=self._copies.dense_params,
-            states=[entry.state for entry in entries],
             has_base=layout.has_base,
             buffers=layout.buffers,
             buffer_formats=tuple(_format(layout.dtype_of(name)) for name in layout.buffers),
@@ -78,10 +77,10 @@ class NativeExecutor:
     def _make_plan(self, **arguments: Any) -> None:
         raise NotImplementedError
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[int]]:
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[int]]:
         """Read and hold the tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._measured = False
-        requests = self._plan.bind(local_gradients) if self._copies.fit() else None
+        requests = self._plan.bind(states, local_gradients) if self._copies.fit() else None
         if requests is None:
             return None
         incomplete = [i for i, what in requests if what == "state"]
@@ -97,5 +96,5 @@ class NativeExecutor:
 
     def _fetch(self, launch: Launch) -> None:
         """Bring the dense copies up to date for a launch that reads them, or may leave them as they are."""
-        if self._reads_param or launch.phase is Phase.EXTRAPOLATE or launch.found_inf is not None:
+        if self._reads_param or launch.adopts or launch.found_inf is not None:
             self._copies.fetch()

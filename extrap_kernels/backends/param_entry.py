@@ -17,14 +17,12 @@ class ParamEntry:
 
     Attributes:
         param: the parameter, or the local part of a sharded one.
-        state: its optimizer state, or the local parts of it.
         index: its position in the optimizer.
         name: its name in error messages.
         shard: the place of ``param`` in the whole tensor, if it is a local part.
     """
 
     param: Tensor
-    state: dict[str, Tensor]
     index: int
     name: str
     shard: Optional[Shard] = None

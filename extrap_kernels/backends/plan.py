@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from extrap_kernels import flat
+from extrap_kernels import flat, options
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.registry import Backend, resolve
 from extrap_kernels.backends.sharded import ShardedExecutor
-from extrap_kernels.layout import is_plain
+from extrap_kernels.layout import is_plain, turns
 from extrap_kernels.shards import Shard, is_dtensor, local_part
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.state.owners import BaseOwners
 from extrap_kernels.watch import describe
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+States = list[Optional[State]]
 
 
 class Owner(Protocol):
@@ -79,12 +82,17 @@ def _check_param(name: str, param: Tensor) -> None:
         )
 
 
+def _states_of(entries: list[ParamEntry], states: States) -> States:
+    return [states[entry.index] for entry in entries]
+
+
 class GroupPlan:
     """The executors of one param group.
 
     Args:
         owner: the optimizer.
         number: index of the group in the optimizer.
+        states: the state of every parameter of the optimizer; what is created is put into it.
 
     Attributes:
         executors: the executors of the buckets.
@@ -96,10 +104,11 @@ class GroupPlan:
         RuntimeError: the chosen backend does not support a parameter of the group.
     """
 
-    def __init__(self, owner: Owner, number: int) -> None:
+    def __init__(self, owner: Owner, number: int, states: States) -> None:
         group = owner.param_groups[number]
         self._key = self._key_of(owner, group)
         self._state, self._owners = owner.state, owner.base_owners
+        self._holds_base = options.holds_base(group)
         self._layouts: dict[torch.dtype, StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
@@ -108,6 +117,7 @@ class GroupPlan:
         self.on_device = True
         self._unplain: list[Tensor] = []  # lazy, sparse or nested: nothing to step as long as they have no gradient
         entries: dict[tuple[Any, ...], list[ParamEntry]] = defaultdict(list)
+        turn = turns([local_part(param) for param in group["params"]])
         first = sum(len(before["params"]) for before in owner.param_groups[:number])
         for i, param in enumerate(group["params"]):
             name = describe(group, number, i)
@@ -117,19 +127,18 @@ class GroupPlan:
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
-            self._owners.check(param, self._state.get(param, {}))
-            # A parameter has no state before its first gradient; this dict then becomes its state.
-            entry = ParamEntry(param, self._state.get(param, {}), first + i, name, shard)
+            self._owners.drop_foreign(param, states[first + i] or {})
+            entry = ParamEntry(param, first + i, name, shard)
             grad_dtype = _grad_dtype(local_part(param), owner.local_gradients.get(param), layout)
             groups = shard and (shard.groups, shard.row_groups)
-            entries[backend.name, param.device, param.dtype, grad_dtype, groups].append(entry)
-        for (_, device, dtype, grad_dtype, _), members in entries.items():
-            self._add_bucket(owner, self._backends[device], self._layouts[dtype], members, grad_dtype)
+            entries[turn[i], backend.name, param.device, param.dtype, grad_dtype, groups].append(entry)
+        for (_, _, device, dtype, grad_dtype, _), members in sorted(entries.items(), key=lambda item: item[0][0]):
+            self._add_bucket(owner, self._backends[device], self._layouts[dtype], members, grad_dtype, states)
 
     @staticmethod
     def _key_of(owner: Owner, group: Mapping[str, Any]) -> tuple[Any, ...]:
-        plain = group["extrapolation"] is None and group["noise"] is None
-        return owner.backend, plain, group["state_dtype"], owner.rule.SPEC.buffers_of(group)
+        points = options.extrapolates(group), options.holds_base(group)
+        return owner.backend, points, group["state_dtype"], owner.rule.SPEC.buffers_of(group)
 
     def _layout_of(self, owner: Owner, group: Mapping[str, Any], param: Tensor) -> StateLayout:
         if param.dtype not in self._layouts:
@@ -142,11 +151,17 @@ class GroupPlan:
         return self._backends[param.device]
 
     def _add_bucket(
-        self, owner: Owner, backend: Backend, layout: StateLayout, entries: list[ParamEntry], grad_dtype: torch.dtype
+        self,
+        owner: Owner,
+        backend: Backend,
+        layout: StateLayout,
+        entries: list[ParamEntry],
+        grad_dtype: torch.dtype,
+        states: States,
     ) -> None:
         for entry in entries:
-            if entry.param.grad is not None or "step" in entry.state:
-                self._prepare(backend, layout, entry)
+            if entry.param.grad is not None or "step" in (states[entry.index] or {}):
+                self._prepare(backend, layout, entry, states)
         spec, executor_type = owner.rule.SPEC, backend.executor()
         executor: Executor
         if entries[0].shard is not None:
@@ -157,31 +172,36 @@ class GroupPlan:
         self.executors.append(executor)
         self.on_device = self.on_device and executor.on_device
 
-    def _prepare(self, backend: Backend, layout: StateLayout, entry: ParamEntry) -> None:
-        param = entry.param
-        layout.prepare(entry.state, param, param.device if backend.on_device else torch.device("cpu"))
-        self._state[param] = entry.state
-        self._owners.note(param, entry.state)
+    def _prepare(self, backend: Backend, layout: StateLayout, entry: ParamEntry, states: States) -> None:
+        param, state = entry.param, self._state.setdefault(entry.param, {})
+        layout.prepare(state, param, param.device if backend.on_device else torch.device("cpu"))
+        states[entry.index] = state
+        self._owners.note(param, state, holds_base=self._holds_base)
         self.state_changed = True
 
     def fits(self, owner: Owner, group: Mapping[str, Any]) -> bool:
         """Whether the state, and the options that decide on it and on the backend, are those of the plan."""
         return self._state is owner.state and self._key == self._key_of(owner, group)
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> bool:
-        """Bind all executors; False if the plan no longer fits the parameters."""
+    def bind(self, states: States, local_gradients: Mapping[Tensor, Tensor]) -> bool:
+        """Bind all executors; False if the plan no longer fits the parameters.
+
+        Args:
+            states: the state of every parameter of the optimizer; what is created is put into it.
+            local_gradients: see ``ExtrapOptimizer.local_gradients``.
+        """
         if self._unplain and any([is_plain(param) or param.grad is not None for param in self._unplain]):
             return False
         for executor, backend, layout, entries in self._buckets:
-            incomplete = executor.bind(local_gradients)
+            incomplete = executor.bind(_states_of(entries, states), local_gradients)
             if not incomplete:
                 if incomplete is None:
                     return False
                 continue
             for i in incomplete:
                 check_gradient(entries[i].name, entries[i].param.grad)
-                self._prepare(backend, layout, entries[i])
-            if executor.bind(local_gradients) != []:
+                self._prepare(backend, layout, entries[i], states)
+            if executor.bind(_states_of(entries, states), local_gradients) != []:
                 raise RuntimeError(f"the state of {entries[incomplete[0]].name} changed while it was being prepared")
         return True
 

@@ -17,7 +17,7 @@ from extrap_kernels.reference.norms import square_sum
 from extrap_kernels.reference.step import step_parameter
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.formats import STATE_FORMATS
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 
 
 class ReferenceExecutor:
@@ -32,12 +32,14 @@ class ReferenceExecutor:
         self._dtype = entries[0].param.dtype
         self._rule = importlib.import_module(f"{rules.__name__}.{spec.name}")
         self._layout, self._entries = layout, entries
-        self._bound: list[tuple[ParamEntry, Tensor, Optional[Tensor]]] = []
+        self._bound: list[tuple[ParamEntry, State, Tensor, Optional[Tensor]]] = []
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+    def bind(
+        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
+    ) -> Optional[Sequence[int]]:
         """Take in the gradients of this step."""
         self._bound, missing = [], []
-        for i, entry in enumerate(self._entries):
+        for i, (entry, state) in enumerate(zip(self._entries, states)):
             param, gradient = entry.param, entry.param.grad
             if param.device != self.device or param.dtype != self._dtype:
                 return None
@@ -47,14 +49,15 @@ class ReferenceExecutor:
             local = local_gradients.get(param) if local_gradients else None
             if local is not None:
                 check_local_gradient(entry.name, param, local)
-            if not self._layout.complete(entry.state, param):
+            if state is None or not self._layout.complete(state, param):
                 missing.append(i)
-            self._bound.append((entry, gradient, local))
+            else:
+                self._bound.append((entry, state, gradient, local))
         return missing
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, without unscaling, to a 0-dim float64 tensor."""
-        for _, g, _ in self._bound:
+        for _, _, g, _ in self._bound:
             total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
 
     def square_sums(self, launch: Launch) -> Tensor:
@@ -64,8 +67,8 @@ class ReferenceExecutor:
     def run(self, launch: Launch) -> None:
         """Step every parameter that has a gradient."""
         bound, self._bound = self._bound, []
-        for entry, gradient, local in bound:
-            step_parameter(self._rule, self._layout, launch, entry, gradient, local)
+        for entry, state, gradient, local in bound:
+            step_parameter(self._rule, self._layout, launch, entry, state, gradient, local)
 
 
 register(

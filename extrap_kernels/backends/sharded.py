@@ -14,7 +14,7 @@ from extrap_kernels.backends.reduction import PartialSums
 from extrap_kernels.launch import Launch
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import local_part
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -42,7 +42,7 @@ class ShardedExecutor:
         self._entries = entries
         self._sources = [local_part(entry.param) for entry in entries]
         self._parts = [
-            ParamEntry(source.detach(), {}, entry.index, entry.name, entry.shard)
+            ParamEntry(source.detach(), entry.index, entry.name, entry.shard)
             for entry, source in zip(entries, self._sources)
         ]
         self._executor = executor_type(spec, layout, self._parts, grad_dtype)
@@ -52,7 +52,9 @@ class ShardedExecutor:
         self.groups, self._row_groups = shard.groups, shard.row_groups
         self.device, self.on_device = self._executor.device, self._executor.on_device
 
-    def bind(self, local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+    def bind(
+        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
+    ) -> Optional[Sequence[int]]:
         """Bind the local parts of this step; return None if a parameter has another local part than before."""
         for entry, source, part in zip(self._entries, self._sources, self._parts):
             param: Any = entry.param
@@ -61,9 +63,8 @@ class ShardedExecutor:
             if param in local_gradients:
                 check_local_gradient(entry.name, param, local_gradients[param])
             part.param.grad = _local_gradient(param)
-            part.state.clear()
-            part.state.update({name: local_part(value) for name, value in entry.state.items()})
-        return self._executor.bind({})
+        parts = [state and {name: local_part(value) for name, value in state.items()} for state in states]
+        return self._executor.bind(parts, {})
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the local gradients, without unscaling, to a 0-dim float64 tensor."""

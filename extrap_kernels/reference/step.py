@@ -21,7 +21,7 @@ from extrap_kernels.reference.philox import noise
 from extrap_kernels.reference.rounding import rounding_bits
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import State, StateLayout
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -77,7 +77,13 @@ def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, ext
 
 
 def step_parameter(
-    rule: ModuleType, layout: StateLayout, launch: Launch, entry: ParamEntry, grad: Tensor, local: Optional[Tensor]
+    rule: ModuleType,
+    layout: StateLayout,
+    launch: Launch,
+    entry: ParamEntry,
+    state: State,
+    grad: Tensor,
+    local: Optional[Tensor],
 ) -> None:
     """Update the base iterate and write the next extrapolated point into the parameter.
 
@@ -85,13 +91,14 @@ def step_parameter(
         rule: module of :mod:`extrap_kernels.reference.rules`.
         layout: layout of the parameter's state.
         launch: options and phase; ``Phase.EXTRAPOLATE`` only moves the parameter.
-        entry: the parameter, which holds ``y``, and its state, changed in place.
+        entry: the parameter, which holds ``y``.
+        state: its state, changed in place.
         grad: averaged gradient at ``y``.
         local: this worker's own gradient; None if it is ``grad``.
     """
-    group, param, state, values = launch.group, entry.param, entry.state, unpack(launch.row)
+    group, param, values = launch.group, entry.param, unpack(launch.row)
     x = _real(state["base"] if layout.has_base else param)
-    if launch.phase is Phase.EXTRAPOLATE:
+    if launch.adopts and layout.has_base:
         _adopt(x, param)
     stored = [(_real(state[name]), form) for name, form in zip(layout.buffers, layout.formats)]
     buffers = {name: form.decode(kept, x.dtype) for name, (kept, form) in zip(layout.buffers, stored)}

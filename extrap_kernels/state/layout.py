@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.layout import empty_dense, is_dense
+from extrap_kernels.options import extrapolates
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.formats import STATE_FORMATS, Format
 
@@ -26,7 +27,7 @@ def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _needs_base(group: Mapping[str, Any], dtype: torch.dtype) -> bool:
     """Whether ``x`` is not what the parameter itself holds."""
-    return group["extrapolation"] is not None or group["noise"] is not None or dtype != arithmetic_dtype(dtype)
+    return extrapolates(group) or dtype != arithmetic_dtype(dtype)
 
 
 @dataclass(frozen=True)

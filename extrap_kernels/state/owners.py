@@ -1,15 +1,26 @@
-"""Whose base iterate a tensor is."""
+"""Whose base iterate a tensor is, and whether that parameter holds it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 
+class _Owner(NamedTuple):
+    # No weak reference: torch.utils.swap_tensors() refuses tensors that have one.
+    param: Tensor
+    holds_base: bool
+
+
 class BaseOwners:
-    """Remembers for which parameter each base iterate was created.
+    """Remembers of each base iterate which parameter it belongs to, and whether that holds it between steps.
+
+    A parameter that holds its base iterate, rounded, may be changed between steps: what it holds then is the new base
+    iterate. Otherwise it holds the extrapolated point.
 
     Code that puts a new ``Parameter`` into a group and carries the old one's state over, as Gaussian Splatting does to
     prune and to reset, means the values of the new one: the base iterate of the old one is dropped, and the new one
@@ -19,17 +30,39 @@ class BaseOwners:
     def __init__(self) -> None:
         self._owners = WeakIdKeyDictionary()
 
-    def check(self, param: Tensor, state: dict[str, Any]) -> None:
+    def _owner(self, state: Mapping[str, Any]) -> _Owner | None:
+        owner: _Owner | None = self._owners.get(state["base"]) if "base" in state else None
+        return owner
+
+    def drop_foreign(self, param: Tensor, state: dict[str, Any]) -> None:
         """Drop the base iterate in ``state``, that of ``param``, if it is known to be another parameter's."""
-        owner = self._owners.get(state["base"]) if "base" in state else None
-        if owner is not None and owner is not param:
+        owner = self._owner(state)
+        if owner is not None and owner.param is not param:
             del state["base"]
 
-    def note(self, param: Tensor, state: dict[str, Any]) -> None:
-        """Note that the base iterate in ``state`` is that of ``param``."""
-        if "base" in state:
-            # No weak reference: torch.utils.swap_tensors() refuses tensors that have one.
-            self._owners[state["base"]] = param
+    def note(self, param: Tensor, state: dict[str, Any], *, holds_base: bool) -> None:
+        """Note that the base iterate in ``state`` is that of ``param``, and whether ``param`` holds it from now on.
+
+        If it held the extrapolated point before, the base iterate is put into it.
+        """
+        if "base" not in state:
+            return
+        before = self._owner(state)
+        if holds_base and before is not None and not before.holds_base:
+            param.copy_(state["base"])
+        self._owners[state["base"]] = _Owner(param, holds_base)
+
+    def holds_base(self, state: Mapping[str, Any]) -> bool:
+        """Whether what the parameter of ``state`` is changed to counts: no base is stored, or it should hold it."""
+        owner = self._owner(state)
+        return "base" not in state or (owner is not None and owner.holds_base)
+
+    def adopt(self, param: Tensor, state: Mapping[str, Any]) -> None:
+        """Make what ``param`` holds the base iterate where it is not that, rounded, but should be."""
+        if "base" in state and self.holds_base(state):
+            base = state["base"]
+            held = param.to(base.dtype)
+            base.copy_(torch.where(held == base.to(param.dtype).to(base.dtype), base, held))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseOwners:
         return BaseOwners()  # the copies of the parameters own the copies of their bases

@@ -5,14 +5,13 @@ from __future__ import annotations
 from tracing.canonical import Canonical
 
 
-def difference(native, other, name, names=None, precision="float32"):
+def difference(native, other, name, precision="float32"):
     """Return a text that shows the first operation in which C++ and another writing differ, or None if none does.
 
     Args:
         native: paths, see :mod:`tracing.native_writing`.
         other: expressions by the names of those of C++.
         name: of the other writing.
-        names: of the expressions that are compared; by default all.
         precision: of operations on constants.
     """
     for outputs, decisions in native:
@@ -20,7 +19,7 @@ def difference(native, other, name, names=None, precision="float32"):
         known = {}
         if all([canonical.decide(canonical.expression(node, known), outcome) for node, outcome in decisions]):
             ours, theirs = (
-                {key: canonical.expression(node) for key, node in all_of.items() if names is None or key in names}
+                {key: canonical.expression(node) for key, node in all_of.items()}
                 for all_of in (outputs, other)
             )
             if ours != theirs:

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 
 from extrap_kernels.backends.param_entry import ParamEntry
-from extrap_kernels.reference import norms, philox, rounding
+from extrap_kernels.reference import norms, philox, root, rounding
 from extrap_kernels.reference import step as reference_step
 from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.state.layout import StateLayout
@@ -41,12 +41,13 @@ def step(case, rule=None):
     with ExitStack() as patches:
         for module, name, stand_in in (
             (norms, "_over", norm_square),
+            (root, "square_root", lambda v: v.double().sqrt().to(v.dtype)),  # by its result: rounded to nearest
             (reference_step, "rms", lambda *_, **__: Recorded.constant(RMS, torch.float64)),
             (reference_step, "noise", lambda *_, **__: Recorded.input("noise", torch.float32)),
         ):
             patches.enter_context(mock.patch.object(module, name, stand_in))
-        entry = ParamEntry(param, state, INDEX, "the parameter")
-        reference_step.step_parameter(rule, layout, case.launch, entry, gradient, local)
+        entry = ParamEntry(param, INDEX, "the parameter")
+        reference_step.step_parameter(rule, layout, case.launch, entry, state, gradient, local)
     outputs = {"param": param, "base": state["base"]}
     outputs.update({f"buffer{k}": buffer for k, buffer in enumerate(buffers.values())})
     return {**{name: value.node for name, value in outputs.items()}, **normed}

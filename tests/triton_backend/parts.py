@@ -28,7 +28,7 @@ def shard_of(whole, cut):
 def entry_of(values, index, shard, layout):
     """A parameter with these values before its first step."""
     param = values.detach().clone(memory_format=torch.contiguous_format)
-    entry = ParamEntry(param, {}, index, f"parameter {index}", shard)
+    entry = ParamEntry(param, index, f"parameter {index}", shard)
     layout.prepare(entry.state, param, param.device)
     return entry
 

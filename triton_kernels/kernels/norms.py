@@ -8,6 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.formats import load, load_buffers, pointer, square_root, upcast
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
 from extrap_kernels.triton_kernels.kernels.table import is_last, piece_row, tensor_row
@@ -89,9 +90,11 @@ def square_sums(
 def norm_squares(
     t,
     piece,
+    adopt,
     prepare,
     rule,
     A: tl.constexpr,
+    PARAM: tl.constexpr,
     GRAD: tl.constexpr,
     BASE: tl.constexpr,
     SIGNED: tl.constexpr,
@@ -113,7 +116,7 @@ def norm_squares(
         if ALIGNED:
             start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
         mask = o < left
-        x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+        x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         u = unscaled(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED))
         if NORM == "update":
             buffers = load_buffers(t.buffers, start, mask, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
@@ -133,6 +136,7 @@ def trust_norms(
     counters,
     norms,
     A: tl.constexpr,
+    PARAM: tl.constexpr,
     GRAD: tl.constexpr,
     BASE: tl.constexpr,
     SIGNED: tl.constexpr,
@@ -153,14 +157,15 @@ def trust_norms(
         count = tl.load(t.step.to(tl.pointer_type(tl.float32))) + 1
         prepare = preparation(scalars, A, OWN_DECAY)
         rule = CONSTANTS(scalars, count, tl.full((), 1.0, tl.float64), A)
+        adopt = adopts(scalars) & (t.base != t.y)
         if (t.aligned != 0) & (piece.end % 8 == 0):
             total_x, total = norm_squares(
-                *(t, piece, prepare, rule, A, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
+                *(t, piece, adopt, prepare, rule, A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
                 *(BLOCK, True),
             )
         else:
             total_x, total = norm_squares(
-                *(t, piece, prepare, rule, A, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
+                *(t, piece, adopt, prepare, rule, A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, NORM),
                 *(BLOCK // 8, False),
             )
         tl.store(partial + pid, total_x)

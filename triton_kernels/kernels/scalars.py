@@ -6,6 +6,8 @@ two more: its address there, or 0 where the row has its value, and whether it is
 
 from __future__ import annotations
 
+from typing import Optional
+
 import triton
 import triton.language as tl
 
@@ -27,7 +29,7 @@ def address_slot(name: str) -> tl.constexpr:
     return tl.constexpr(len(SCALARS) + 2 * ADDRESSED.index(name))
 
 
-def code(option: str, name: str) -> tl.constexpr:
+def code(option: str, name: Optional[str]) -> tl.constexpr:
     """Return the number that stands for a choice of an option."""
     return tl.constexpr(CODES[option].index(name))
 

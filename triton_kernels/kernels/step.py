@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.direction import extrapolated, extrapolation, returns_to_base
 from extrap_kernels.triton_kernels.kernels.formats import (
-    downcast,
     load,
     load_buffers,
     square_root,
     store,
     store_buffers,
-    upcast,
 )
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
 from extrap_kernels.triton_kernels.kernels.noise import Noise, with_noise
@@ -56,6 +55,7 @@ def step_elements(
     t,
     begin,
     end,
+    adopt,
     update,
     e,
     prepare,
@@ -89,11 +89,7 @@ def step_elements(
         if ALIGNED:
             start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
         mask = o < left
-        x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
-        if PHASE == "extrapolate":
-            # x = p where somebody changed the parameter; elsewhere one of low precision holds only the rounded x.
-            held = load(t.y, start, mask, PARAM, A, BLOCK, ALIGNED)
-            x = tl.where(held == upcast(downcast(x, PARAM), PARAM, A), x, held)
+        x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         l = g
         if t.local != 0:
@@ -182,19 +178,21 @@ def step_kernel(
             rule = CONSTANTS(scalars, count, trust_of(scalars, norms, chunk.tensor, TRUST_RATIO), A)
             place = noise_row(noise_rows, chunk.tensor)
             noise = Noise(scalars, t.index, count, place, rms)
+            # Where no base is stored, the parameter is x.
+            adopt = adopts(scalars) & (t.base != t.y)
             aligned = (t.aligned != 0) & (chunk.end % 8 == 0)
             if SHARDED:
                 aligned &= (place.offset | place.extent | place.stride) % 4 == 0
             # One element for each thread where accesses cannot be wider: more would only cost registers.
             if aligned:
                 step_elements(
-                    *(t, chunk.begin, chunk.end, update, e, prepare, rule, noise),
+                    *(t, chunk.begin, chunk.end, adopt, update, e, prepare, rule, noise),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
                     *(PHASE, NOISE, SHARDED, BLOCK, True),
                 )
             else:
                 step_elements(
-                    *(t, chunk.begin, chunk.end, update, e, prepare, rule, noise),
+                    *(t, chunk.begin, chunk.end, adopt, update, e, prepare, rule, noise),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
                     *(PHASE, NOISE, SHARDED, BLOCK // 8, False),
                 )

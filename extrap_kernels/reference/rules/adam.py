@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from extrap_kernels.reference import root
 from extrap_kernels.rules import Buffer, RuleSpec
 
 SPEC = RuleSpec("adam", (Buffer("exp_avg", signed=True), Buffer("exp_avg_sq", signed=False)))
@@ -24,9 +25,7 @@ def _power(base: float, exponent: int) -> float:
 def _preconditioner(group: Mapping[str, Any], step: int, second_moment: Tensor) -> Tensor:
     """Return ``1 / (sqrt(v_hat) + eps)``."""
     correction = 1.0 / math.sqrt(1.0 - _power(float(group["betas"][1]), step))
-    # torch's own square root is not always rounded to nearest; through double precision that of a float is.
-    root = second_moment.double().sqrt().to(second_moment.dtype)
-    return (root * correction + float(group["eps"])).reciprocal()
+    return (root.square_root(second_moment) * correction + float(group["eps"])).reciprocal()
 
 
 def _second_moment(group: Mapping[str, Any], g: Tensor, previous: Tensor) -> Tensor:

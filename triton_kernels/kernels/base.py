@@ -1,0 +1,41 @@
+"""The base iterate ``x`` as a step finds it. Twins: ``csrc/core/config.h`` and ``csrc/core/step.h``."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from extrap_kernels.launch import PHASES, Phase
+from extrap_kernels.triton_kernels.kernels.formats import downcast, load, upcast
+from extrap_kernels.triton_kernels.kernels.scalars import code, slot, whole_number
+
+PHASE, EXTRAPOLATE = slot("phase"), tl.constexpr(PHASES.index(Phase.EXTRAPOLATE.value))
+EXTRAPOLATION, NO_EXTRAPOLATION = slot("extrapolation"), code("extrapolation", None)
+NOISE, NO_NOISE = slot("noise"), code("noise", None)
+
+
+@triton.jit
+def adopts(scalars):
+    """Whether a parameter that does not hold the rounded ``x`` has been changed and is the new ``x``."""
+    plain = (whole_number(scalars, EXTRAPOLATION) == NO_EXTRAPOLATION) & (whole_number(scalars, NOISE) == NO_NOISE)
+    return plain | (whole_number(scalars, PHASE) == EXTRAPOLATE)
+
+
+@triton.jit
+def load_base(
+    t,
+    start,
+    mask,
+    adopt,
+    PARAM: tl.constexpr,
+    BASE: tl.constexpr,
+    A: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Return ``x`` from ``start``; ``adopt``: what the parameter holds counts, see :func:`adopts`."""
+    x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+    if adopt:
+        held = load(t.y, start, mask, PARAM, A, BLOCK, ALIGNED)
+        x = tl.where(held == upcast(downcast(x, PARAM), PARAM, A), x, held)
+    return x
