@@ -1,5 +1,5 @@
 // Reads tensors by their Python attributes: those of subclasses that override something, and all of a torch without
-// DLPack's table.
+// torch's stable C interface.
 #pragma once
 
 #include "tensor_view.h"

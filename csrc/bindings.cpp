@@ -49,22 +49,21 @@ py::list rules() {
 template <class Plan, class... Extra, class... Names>
 py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, const Names&... extra_names) {
   return py::class_<Plan>(m, name, doc)
-      .def(py::init([](std::string rule, py::list params, py::list dense_params, bool has_base,
-                       py::tuple buffers, std::vector<std::string> buffer_formats, std::string grad_dtype,
-                       std::vector<uint32_t> indices, std::vector<std::string> param_names,
-                       std::vector<extrap::Shard> shards, Extra... extra) {
+      .def(py::init([](std::string rule, py::list params, py::list dense_params, bool has_base, py::tuple buffers,
+                       std::vector<std::string> buffer_formats, std::string grad_dtype, std::vector<uint32_t> indices,
+                       std::vector<std::string> param_names, std::vector<extrap::Shard> shards, Extra... extra) {
              return std::make_unique<Plan>(
                  std::move(rule),
-                 extrap::BucketContents{std::move(params), std::move(dense_params), has_base,
-                                        std::move(buffers), std::move(buffer_formats), std::move(grad_dtype),
-                                        std::move(indices), std::move(param_names), std::move(shards)},
+                 extrap::BucketContents{std::move(params), std::move(dense_params), has_base, std::move(buffers),
+                                        std::move(buffer_formats), std::move(grad_dtype), std::move(indices),
+                                        std::move(param_names), std::move(shards)},
                  extra...);
            }),
-           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"),
-           py::arg("has_base"), py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"),
-           py::arg("indices"), py::arg("names"), py::arg("shards"), extra_names...)
-      .def("bind", [](Plan& plan, const py::list& states,
-                      const py::dict& local) { return plan.bucket().bind(states, local); })
+           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"), py::arg("has_base"),
+           py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"), py::arg("indices"), py::arg("names"),
+           py::arg("shards"), extra_names...)
+      .def("bind",
+           [](Plan& plan, const py::list& states, const py::dict& local) { return plan.bucket().bind(states, local); })
       .def("gradient", [](Plan& plan, size_t i, bool is_local) { return plan.bucket().gradient(i, is_local); })
       .def("set_gradient", [](Plan& plan, size_t i, bool is_local,
                               const py::object& gradient) { plan.bucket().set_gradient(i, is_local, gradient); })
@@ -118,7 +117,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");
   m.def("instruction_set", &extrap::cpu::selected, "The instruction set in use.");
   m.def("select_instruction_set", &extrap::cpu::select, "Use another of instruction_sets().");
-  m.def("reads_by_dlpack", &extrap::reads_by_dlpack, "Whether tensors are read by DLPack's table of C functions.");
+  m.def("reads_by_stable_interface", &extrap::reads_by_stable_interface,
+        "Whether tensors are read by torch's stable C interface.");
   py::module_ testing = m.def_submodule("testing", "Instruments of the tests.");
   extrap::bind_testing(testing);
 }

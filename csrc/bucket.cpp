@@ -18,6 +18,9 @@ constexpr char kNoElements = 0;
 // The noise takes the count as a number of 32 bits.
 constexpr double kMaxCount = 4294967295.0;
 
+// From here on, a float skips numbers.
+constexpr float kMaxFloatCount = 16777216;
+
 // Interned, so that it is found in a dict by identity.
 py::str interned(const char* name) {
   auto key = py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
@@ -44,8 +47,8 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   const size_t size = contents.params.size();
   if (contents.buffers.size() > kMaxBuffers || contents.buffer_formats.size() != contents.buffers.size())
     throw std::invalid_argument("a rule has at most 2 buffers, each with a format");
-  if (contents.dense_params.size() != size || contents.indices.size() != size ||
-      contents.names.size() != size || (is_sharded_ && contents.shards.size() != size))
+  if (contents.dense_params.size() != size || contents.indices.size() != size || contents.names.size() != size ||
+      (is_sharded_ && contents.shards.size() != size))
     throw std::invalid_argument("params, dense_params, indices, names and shards must have the same length");
   for (const py::handle name : contents.buffers) buffer_keys_.push_back(interned(name.cast<std::string>().c_str()));
   for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
@@ -114,9 +117,14 @@ bool Bucket::collect_gradients(Member& member, const py::dict* local_gradients) 
   return true;
 }
 
+// Borrowed from the list.
+py::handle Bucket::state_of(const py::list& states, size_t i) const {
+  if (entries_[i].index >= states.size()) throw std::invalid_argument("states lacks that of " + members_[i].name);
+  return PyList_GET_ITEM(states.ptr(), static_cast<Py_ssize_t>(entries_[i].index));
+}
+
 py::object Bucket::bind(const py::list& states, const py::dict& local_gradients) {
   const BucketUse use(*this);
-  if (states.size() != members_.size()) throw std::invalid_argument("one state for each parameter is needed");
   drop();
   try {
     collect_computed_gradients();
@@ -124,7 +132,7 @@ py::object Bucket::bind(const py::list& states, const py::dict& local_gradients)
     py::list requests;
     for (size_t i = 0; i < members_.size(); ++i) {
       if (!collect_gradients(members_[i], locals)) continue;
-      if (!bind_entry(i, states[i], requests)) {
+      if (!bind_entry(i, state_of(states, i), requests)) {
         drop();
         return py::none();
       }
@@ -203,15 +211,15 @@ bool Bucket::bind_step(size_t i, py::object step) {
   TensorView view;
   // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
   if (!read_memory(step.ptr(), view) || (is_new(member, kStep, view) && is_lazy(step.ptr(), view)) ||
-      view.numel() != 1 || view.complex ||
-      (view.dtype != DType::float32 && (step_on_device_ || view.dtype != DType::float64)))
+      view.numel() != 1 || view.complex || (view.dtype != DType::float32 && view.dtype != DType::float64))
     reject(member, kStep, " must be a float32 tensor of one element");
-  if (!is_on_step_device(view)) return false;
+  if (!is_on_step_device(view) || (step_on_device_ && view.dtype != DType::float32)) return false;
   check_memory(member, kStep, step.ptr(), view);
   member.held[kStep] = std::move(step);
   steps_[i] = {view.data, view.dtype == DType::float64};
-  if (view.device_type == kCpuDevice) entries_[i].step = counted(i);
-  return true;
+  if (view.device_type != kCpuDevice) return true;
+  entries_[i].step = counted(i);
+  return step_on_device_ || view.dtype != DType::float32 || *static_cast<float*>(view.data) < kMaxFloatCount;
 }
 
 bool Bucket::fits(const TensorView& view, const Member& member, DType format) const {

@@ -48,7 +48,7 @@ class Bucket {
   // set_gradient() must be called with a copy in the right layout and dtype. Entries without a gradient are left out of
   // the step.
   // Throws std::invalid_argument for state that cannot be repaired and for tensors without memory.
-  // states: the dict of each entry, or None.
+  // states: of all parameters of the optimizer, a dict or None for each; an entry's is found by its index.
   py::object bind(const py::list& states, const py::dict& local_gradients);
   void set_gradient(size_t entry, bool is_local, const py::object& gradient);
   // The gradient that bind() found.
@@ -108,6 +108,7 @@ class Bucket {
 
   void add(const BucketContents& contents, size_t i);
   void collect_computed_gradients();
+  py::handle state_of(const py::list& states, size_t i) const;
   bool collect_gradients(Member& member, const py::dict* local_gradients);
   bool bind_entry(size_t i, const py::handle& state, py::list& requests);
   bool bind_param(size_t i);
@@ -130,7 +131,7 @@ class Bucket {
   std::vector<py::str> buffer_keys_;
   std::vector<DType> buffer_formats_;
   DType gradient_format_;
-  int32_t device_type_ = 0, device_index_ = 0;  // as in DLPack
+  int32_t device_type_ = 0, device_index_ = 0;  // see TensorView
   DType dtype_ = DType::float32;
   bool complex_ = false;
   std::vector<Member> members_;

@@ -1,5 +1,5 @@
-// Reads the state of every parameter of an optimizer, anew in each step: nothing of it is kept in between, so that state
-// which is taken out of the optimizer is freed.
+// Reads the state of every parameter of an optimizer, anew in each step: nothing of it is kept in between, so that
+// state which is taken out of the optimizer is freed.
 #pragma once
 
 #include <pybind11/pybind11.h>

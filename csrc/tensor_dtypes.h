@@ -1,10 +1,10 @@
-// The dtypes of tensors that can be stepped: how torch and DLPack call them, and what they are here.
+// The dtypes of tensors that can be stepped: how torch calls them, and what they are here.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstddef>
-#include <cstdint>
 #include <string>
 
 #include "core/config.h"
@@ -15,11 +15,13 @@ struct TensorDType {
   const char* name;  // in torch
   DType number;      // what its real numbers are stored as
   bool complex;
-  uint8_t dlpack_code, dlpack_bits;
+  size_t bytes;  // of a real number
 };
 
+constexpr size_t kTensorDTypes = 7;
+const std::array<TensorDType, kTensorDTypes>& tensor_dtypes();
+
 // Null where a tensor of the dtype cannot be stepped.
-const TensorDType* dtype_of_dlpack(uint8_t code, uint8_t bits);
 const TensorDType* dtype_of_torch(pybind11::handle dtype);
 
 // The format of real numbers of this name. Throws std::invalid_argument for any other.

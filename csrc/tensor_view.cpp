@@ -1,7 +1,7 @@
 #include "tensor_view.h"
 
 #include "attribute_reader.h"
-#include "dlpack_reader.h"
+#include "stable_reader.h"
 #include "tensor_dtypes.h"
 #include "torch_types.h"
 
@@ -10,19 +10,19 @@ namespace py = pybind11;
 namespace extrap {
 namespace {
 
-bool use_dlpack = false;
+bool use_stable_interface = false;
 
 }  // namespace
 
 void load_tensor_readers() {
   load_torch_types();
   load_torch_dtypes();
-  use_dlpack = DlpackReader::load();
+  use_stable_interface = StableReader::load();
 }
 
-bool reads_by_dlpack() { return use_dlpack; }
+bool reads_by_stable_interface() { return use_stable_interface; }
 
-void read_by_dlpack(bool use) { use_dlpack = use && DlpackReader::loaded(); }
+void read_by_stable_interface(bool use) { use_stable_interface = use && StableReader::loaded(); }
 
 bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides) {
   if (view.ndim != ndim) return false;
@@ -36,7 +36,7 @@ bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const in
 }
 
 bool read_memory(PyObject* tensor, TensorView& view) {
-  if (use_dlpack && is_plain_type(Py_TYPE(tensor))) return DlpackReader::read(tensor, view);
+  if (use_stable_interface && is_plain_type(Py_TYPE(tensor))) return StableReader::read(tensor, view);
   return is_tensor(tensor) && read_by_attributes(tensor, view);
 }
 

@@ -16,7 +16,7 @@ struct TensorView {
   void* data;
   DType dtype;  // of its real numbers
   bool complex;
-  int32_t device_type;  // as in DLPack: 1 is the CPU, 2 is CUDA
+  int32_t device_type;  // kCpuDevice or kCudaDevice
   int32_t device_index;
   int32_t ndim;
   const int64_t *shape, *strides;
@@ -49,10 +49,10 @@ bool is_lazy(PyObject* tensor, const TensorView& view);
 // Whether the storage of a dense tensor contains all of its elements.
 bool storage_suffices(PyObject* tensor, const TensorView& view);
 
-// By DLPack's table of C functions, where this torch has one, or by attributes, which takes ten times as long and is
+// By torch's stable C interface, where it can be used, or by attributes, which takes ten times as long and is
 // for tests to choose.
-bool reads_by_dlpack();
-void read_by_dlpack(bool use);
+bool reads_by_stable_interface();
+void read_by_stable_interface(bool use);
 
 // To be called while the module is being imported.
 void load_tensor_readers();

@@ -95,7 +95,7 @@ class CudaPlan(_Bucket):
     def use_scratch(self, doubles: int, counters: int) -> None:
         """Where they are."""
 
-    def norm_sums(self) -> tuple[int, int]:
+    def norm_sums(self, row: bytes) -> tuple[int, int]:
         """Of sharded tensors: from and up to which of the doubles measure() leaves sums for norms."""
 
     def row_sums(self, row: bytes) -> tuple[int, int]:
@@ -146,8 +146,8 @@ def instruction_set() -> str:
 def select_instruction_set(name: str) -> None:
     """Use another of instruction_sets(); ValueError for any other name."""
 
-def reads_by_dlpack() -> bool:
-    """Whether tensors are read by DLPack's table of C functions."""
+def reads_by_stable_interface() -> bool:
+    """Whether tensors are read by torch's stable C interface."""
 
 class testing:
     """Instruments of the tests."""
@@ -167,5 +167,5 @@ class testing:
         """Emulate only so many chunks, the last ones of each launch; 0: all."""
 
     @staticmethod
-    def read_by_dlpack(use: bool) -> None:
-        """Read tensors by DLPack's table where this torch has it, or by their attributes."""
+    def read_by_stable_interface(use: bool) -> None:
+        """Read tensors by torch's stable C interface where it can be used, or by their attributes."""

@@ -20,7 +20,9 @@ def _info() -> None:
     if backends.missing_reason("cpu") is None:
         from extrap_kernels import _C
 
-        reading = "DLPack's C table" if _C.reads_by_dlpack() else "their attributes, which is slower"
+        reading = (
+            "torch's stable C interface" if _C.reads_by_stable_interface() else "their attributes, which is slower"
+        )
         print(f"  tensors are read by {reading}")
         print(f"  instruction set {_C.instruction_set()} of {', '.join(_C.instruction_sets())}")
     print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu')).name!r} for CPU tensors")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from extrap_kernels import backends, modes, options
 from extrap_kernels.layout import is_plain
-from extrap_kernels.state.layout import StateLayout
+from extrap_kernels.state.layout import StateLayout, step_count
 from extrap_kernels.stepping import Stepper
 
 if TYPE_CHECKING:
@@ -47,6 +47,19 @@ def with_dtypes(group: Mapping[str, Any]) -> dict[str, Any]:
     name = group.get("state_dtype")
     dtype = getattr(torch, name, name) if isinstance(name, str) else name
     return {**group, "state_dtype": dtype} if "state_dtype" in group else dict(group)
+
+
+@torch.no_grad()
+def complete(optimizer: ExtrapOptimizer) -> None:
+    """Create the state that a parameter lacks because an option was switched on after its last step."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            state = optimizer.state.get(param, {})
+            if "step" not in state:
+                continue
+            StateLayout.of(optimizer.rule.SPEC, group, param.dtype).create_missing(state, param)
+            if not group["train_mode"] and "base" in state and "extrapolated" not in state:
+                state["extrapolated"] = param.detach().clone(memory_format=torch.preserve_format)
 
 
 def check_form(state_dict: Any) -> None:
@@ -124,12 +137,14 @@ def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
         state = optimizer.state[each.param]
         for name, value in each.entries.items():
             if name == "step":
-                state[name] = torch.as_tensor(value, dtype=torch.float32).detach().clone().cpu()
+                state[name] = step_count(value, None)
             elif name == "extrapolated":
                 state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
             elif isinstance(value, Tensor) and value.shape == each.param.shape:
                 state[name] = each.layout.empty(name, each.param).copy_(value)
-        optimizer.base_owners.note(each.param, state, holds_base=options.holds_base(each.options))
+        optimizer.base_owners.note(
+            each.param, state, holds_base=options.point_between_steps(each.options) != "extrapolated"
+        )
 
 
 @torch.no_grad()

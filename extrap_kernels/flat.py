@@ -35,10 +35,10 @@ def check_options(optimizer: Any, group: Mapping[str, Any], name: str) -> None:
     """Raise RuntimeError for options of ``group`` that a flat tensor, called ``name``, cannot have."""
     remedy = "use FSDP2 (fully_shard), DDP or ExtrapZeroRedundancyOptimizer instead, which keep the parameters apart"
     flat = f"{name} is a part of several parameters, flattened by DeepSpeed or FSDP1"
-    if optimizer.rule.SPEC.norm is not None:
+    if optimizer.rule.SPEC.norm is not None and group.get("layer_adaptation", True):
         raise RuntimeError(
-            f"{flat}: {type(optimizer).__name__} would take one trust ratio for all of them; choose ExtrapSGD or "
-            f"ExtrapAdamW, or {remedy}"
+            f"{flat}: {type(optimizer).__name__} would take one trust ratio for all of them; set "
+            f"layer_adaptation=False, choose ExtrapSGD or ExtrapAdamW, or {remedy}"
         )
     if group["noise"] is not None and group["noise_scale"] in ("tensor", "filter"):
         raise RuntimeError(

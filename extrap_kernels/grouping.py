@@ -16,18 +16,19 @@ def param_groups(
     *,
     exclude: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return param groups of ``model``: weights, which decay, and parameters of fewer than two dims, which do not.
+    """Return param groups of ``model``: weights, and parameters of fewer than two dims, which are not regularized.
 
-    The latter are biases and the scales and shifts of norms. Frozen parameters are left out, as timm's
-    ``param_groups_weight_decay`` does::
+    The latter are biases and the scales and shifts of norms. They do not decay, and LARS and LAMB do not scale their
+    steps: their group has ``weight_decay=0`` and ``layer_adaptation=False``, which other optimizers ignore. Frozen
+    parameters are left out, as timm's ``param_groups_weight_decay`` does::
 
         ExtrapLAMB(param_groups(model, weight_decay=0.01), lr=0.01)
 
     Args:
         model: whose parameters are grouped.
         weight_decay: of the weights; the others get 0.
-        exclude: names of weights that do not decay either, as in ``model.named_parameters()``, with ``*`` for any
-            characters: ``"*.pos_embed"``. For timm's models, pass ``model.no_weight_decay()``.
+        exclude: names of weights that belong to the second group, as in ``model.named_parameters()``, with ``*`` for
+            any characters: ``"*.pos_embed"``. For timm's models, pass ``model.no_weight_decay()``.
 
     Raises:
         ValueError: a name in ``exclude`` fits no parameter, or a lazy parameter has no shape yet.
@@ -43,7 +44,10 @@ def param_groups(
         if param.requires_grad:
             excluded = any(fnmatchcase(name, pattern) for pattern in patterns)
             (others if excluded or _dims(name, param) < 2 else weights).append(param)
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0, "layer_adaptation": False},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -31,6 +31,8 @@ class ExtrapLAMB(ExtrapOptimizer):
         eps: added to the denominator (default: 1e-6).
         weight_decay: decay; part of the update, so ``|x| / |u|`` scales it, too (default: 0).
         maximize: maximize the objective (default: False).
+        layer_adaptation: scale by ``|x| / |u|`` (default: True). False, mostly in the param group of biases and norms,
+            takes 1 in its place: AdamW with this ``u``; see :func:`extrap_kernels.param_groups`.
         backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
@@ -49,6 +51,7 @@ class ExtrapLAMB(ExtrapOptimizer):
         weight_decay: float = 0,
         *,
         maximize: bool = False,
+        layer_adaptation: bool = True,
         backend: str = "auto",
         **extrapolation_options: Unpack[options.ExtrapolationOptions],
     ) -> None:
@@ -58,6 +61,7 @@ class ExtrapLAMB(ExtrapOptimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "layer_adaptation": layer_adaptation,
             **options.with_defaults(extrapolation_options),
         }
         self.check_group(defaults)

@@ -35,6 +35,8 @@ class ExtrapLARS(ExtrapOptimizer):
         maximize: maximize the objective (default: False).
         decoupled_weight_decay: as in :class:`extrap_kernels.ExtrapSGD` (default: False); a decoupled decay
             does not count in ``trust``.
+        layer_adaptation: scale by ``trust`` (default: True). False, mostly in the param group of biases and norms,
+            makes this :class:`extrap_kernels.ExtrapSGD`; see :func:`extrap_kernels.param_groups`.
         backend: ``"auto"`` (default) or the name of a backend; see :func:`extrap_kernels.backends.resolve`.
         **extrapolation_options: see :class:`extrap_kernels.options.ExtrapolationOptions`.
 
@@ -57,6 +59,7 @@ class ExtrapLARS(ExtrapOptimizer):
         eps: float = 1e-8,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        layer_adaptation: bool = True,
         backend: str = "auto",
         **extrapolation_options: Unpack[options.ExtrapolationOptions],
     ) -> None:
@@ -70,6 +73,7 @@ class ExtrapLARS(ExtrapOptimizer):
             "eps": eps,
             "maximize": maximize,
             "decoupled_weight_decay": decoupled_weight_decay,
+            "layer_adaptation": layer_adaptation,
             **options.with_defaults(extrapolation_options),
         }
         self.check_group(defaults)

@@ -68,6 +68,11 @@ class Launch:
         """Whether a parameter that does not hold the rounded base iterate has been changed and is the new one."""
         return self.phase is Phase.EXTRAPOLATE or not options.extrapolates(self.group)
 
+    @property
+    def layer_adaptation(self) -> bool:
+        """Whether a rule with a norm scales tensor by tensor."""
+        return bool(self.group.get("layer_adaptation", True))
+
     @classmethod
     def of(
         cls,

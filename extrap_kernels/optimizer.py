@@ -11,12 +11,11 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, checkpointing, flat, modes, options
+from extrap_kernels import backends, checkpointing, flat, modes, options, step_hooks
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.state.owners import BaseOwners
-from extrap_kernels.step_hooks import skip_idle
 from extrap_kernels.stepping import Stepper
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -45,7 +44,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     rule: ModuleType
     stepper: Stepper
-    _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
         backends.check_name(backend)
@@ -63,7 +61,15 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         plain = type(self).step
         super()._patch_step_function()
         if type(self).step is not plain:
-            type(self).step = skip_idle(plain, type(self).step)  # type: ignore[method-assign]
+            type(self).step = step_hooks.skip_idle(plain, type(self).step)  # type: ignore[method-assign]
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler may leave the gradients scaled: nobody but :meth:`step` of this class looks at them.
+
+        This worker's own gradients cannot be unscaled by GradScaler: with them, hooks see what is scaled.
+        """
+        return bool(self.local_gradients) or not step_hooks.sees_gradients(self, ExtrapOptimizer.step)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
@@ -266,7 +272,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         group = next(group for group in self.param_groups if any(param is p for p in group["params"]))
         on_device = backends.resolve(self.backend, param.device).on_device
         layout = StateLayout.of(self.rule.SPEC, group, param.dtype)
-        layout.prepare(self.state[param], param, param.device if on_device else torch.device("cpu"))
+        layout.prepare(self.state[param], param, param.device if on_device else None)
         return self.state[param]
 
     # Train and eval mode
@@ -348,6 +354,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def state_dict(self) -> dict[str, Any]:
         """Return the state as ``torch.optim`` does: a dict of its own, whose tensors are those of the optimizer."""
+        checkpointing.complete(self)
         saved = super().state_dict()
         copied = {key: dict(kept) if isinstance(kept, dict) else kept for key, kept in saved["state"].items()}
         groups = [checkpointing.with_names(group) for group in saved["param_groups"]]

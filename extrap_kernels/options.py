@@ -103,9 +103,14 @@ def extrapolates(group: Mapping[str, Any]) -> bool:
     return group["extrapolation"] is not None or group["noise"] is not None
 
 
-def holds_base(group: Mapping[str, Any]) -> bool:
-    """Whether parameters hold the base iterate between steps."""
-    return not extrapolates(group) or group["extrapolation"] == "extragradient"
+def point_between_steps(group: Mapping[str, Any]) -> Literal["base", "base before extragradient", "extrapolated"]:
+    """Return which point the parameters hold after a step."""
+    if group["noise"] is None:
+        if group["extrapolation"] is None:
+            return "base"
+        if group["extrapolation"] == "extragradient":
+            return "base before extragradient"
+    return "extrapolated"
 
 
 def check_learning_rate(lr: float | Tensor) -> None:

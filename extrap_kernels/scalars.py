@@ -53,6 +53,7 @@ SCALARS = (
     Scalar("nesterov", "int64"),
     Scalar("maximize", "int64"),
     Scalar("decoupled_weight_decay", "int64"),
+    Scalar("layer_adaptation", "int64", 1),  # of rules with a norm
 )
 
 # Scalars that may be tensors on the device and are then read there, without a synchronization.

@@ -1,8 +1,9 @@
-"""torch's wrapper of ``step()``, entered only where it has something to do."""
+"""What others do around ``step()``: hooks, profilers, methods of subclasses."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any, Callable
 
 import torch
@@ -34,3 +35,9 @@ def skip_idle(plain: Callable[..., Any], hooked: Callable[..., Any]) -> Callable
         return (hooked if busy else plain)(self, *args, **kwargs)
 
     return step
+
+
+def sees_gradients(optimizer: torch.optim.Optimizer, step: Callable[..., Any]) -> bool:
+    """Whether code of others runs before ``step``, the one of this package: a hook, or the ``step()`` of a subclass."""
+    hooked = optimizer._optimizer_step_pre_hooks or torch_optimizer._global_optimizer_pre_hooks
+    return bool(hooked) or inspect.unwrap(type(optimizer).step) is not inspect.unwrap(step)

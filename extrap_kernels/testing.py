@@ -17,7 +17,7 @@ if missing_native_reason() is None:
 
     emulate_tail = _C.testing.emulate_tail
     emulated_launches = _C.testing.emulated_launches
-    read_by_dlpack = _C.testing.read_by_dlpack
+    read_by_stable_interface = _C.testing.read_by_stable_interface
     recorded_accesses = _C.testing.recorded_accesses
 
 

@@ -30,7 +30,7 @@ def native():
     """The native module; its settings are put back after the test."""
     from extrap_kernels import _C
 
-    instruction_set, dlpack = _C.instruction_set(), _C.reads_by_dlpack()
+    instruction_set, stable = _C.instruction_set(), _C.reads_by_stable_interface()
     yield _C
     _C.select_instruction_set(instruction_set)
-    _C.testing.read_by_dlpack(dlpack)
+    _C.testing.read_by_stable_interface(stable)

@@ -158,3 +158,26 @@ def test_a_state_dict_taken_inside_base_parameters_stays_as_it_is(backend):
     fresh.load_state_dict(kept)
     fresh.train()
     fresh.step()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize(
+    "option, value, before",
+    [("momentum", 0.9, 0.0), ("extrapolation", "past_gradient", None)],
+    ids=["momentum", "base"],
+)
+def test_own_state_dicts_load_after_an_option_was_switched_on(backend, option, value, before, mode):
+    """Of parameters, too, that have not been stepped since: frozen ones, say."""
+    pair = [torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend])) for _ in range(2)]
+    optimizer = ExtrapSGD(pair, lr=0.1, backend=backend, **{"extrapolation": None, option: before})
+    helpers.train(optimizer, steps=1)
+    pair[0].grad = None
+    optimizer.param_groups[0][option] = value
+    if mode == "eval":
+        optimizer.eval()
+    values = [p.detach().clone() for p in pair]
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    optimizer.train()
+    assert all(torch.equal(p, kept) for p, kept in zip(pair, values))
+    helpers.train(optimizer, steps=1)

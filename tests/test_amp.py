@@ -4,6 +4,7 @@ import helpers
 import oracle
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD, backends
 
@@ -172,3 +173,35 @@ def test_refused_step_can_be_taken_again(backend):
     for each in (optimizer, twin):
         take(each, None, seed=2)
     helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
+
+
+@pytest.mark.parametrize("own", ["hook", "global hook", "subclass"])
+def test_code_around_the_step_sees_unscaled_gradients(backend, own):
+    """As with torch.optim: what clips there must not clip by the scale."""
+    seen = []
+
+    def look(*_):
+        seen.append(p.grad.clone())
+
+    class Looking(ExtrapSGD):
+        def step(self, closure=None):
+            look()
+            return super().step(closure)
+
+    p = torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend]))
+    optimizer = (Looking if own == "subclass" else ExtrapSGD)([p], lr=0.25, extrapolation=None, backend=backend)
+    scaler, handle = make_scaler(backend), None
+    if own == "hook":
+        handle = optimizer.register_step_pre_hook(look)
+    elif own == "global hook":
+        handle = register_optimizer_step_pre_hook(look)
+    try:
+        for gradient in (1.0, torch.inf, 1.0):
+            p.grad = torch.full_like(p, gradient * scaler.get_scale())
+            scaler.step(optimizer)
+            scaler.update()
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert [g.tolist() for g in seen] == [[1.0] * 3] * 2  # a step with infinities is left out
+    assert p.tolist() == [0.5] * 3

@@ -18,9 +18,9 @@ NATIVE_SETTINGS = [*((name, True) for name in _C.instruction_sets()), (_C.instru
 
 
 def use(native_setting):
-    instruction_set, dlpack = native_setting
+    instruction_set, stable = native_setting
     _C.select_instruction_set(instruction_set)
-    _C.testing.read_by_dlpack(dlpack)
+    _C.testing.read_by_stable_interface(stable)
 
 
 @pytest.fixture

@@ -106,3 +106,24 @@ def test_bytes_of_the_buffers_are_the_floor(rule, dtype):
     (state,) = optimizer.state.values()
     buffers = sum(value.itemsize for name, value in state.items() if name != "step")
     assert 2 * buffers + 2 * dtype.itemsize == FLOOR[rule][dtype] == baselines.our_bytes(rule, dtype)
+
+
+@pytest.mark.parametrize("count", [2.0**24 - 2, 2.0**24, 2.0**25])
+def test_counts_beyond_float32(backend, count):
+    """On the host the count goes on, and with it the noise; a count on the device stops."""
+    p = torch.nn.Parameter(torch.zeros(64, device=helpers.DEVICES[backend]))
+    optimizer = ExtrapSGD([p], lr=0.1, noise="uniform", noise_std=1.0, backend=backend)
+    helpers.train(optimizer, steps=1)
+    saved = optimizer.state_dict()
+    saved["state"][0]["step"] = torch.tensor(count, dtype=torch.float64)
+    optimizer.load_state_dict(saved)
+    points = []
+    for _ in range(4):
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+        points.append(p.detach().clone())
+    if backend in ("cpu", "reference"):
+        assert float(optimizer.state[p]["step"]) == count + 4
+        assert len({tuple(point.tolist()) for point in points}) == 4
+    else:
+        assert float(optimizer.state[p]["step"]) == max(count, 2.0**24)

@@ -1,4 +1,4 @@
-"""What the native core reads of torch's tensors, by DLPack's table of C functions or by attributes."""
+"""What the native core reads of torch's tensors, by torch's stable C interface or by attributes."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch
 from extrap_kernels import _C, ExtrapSGD
 
 
-@pytest.fixture(params=[True, False], ids=["dlpack", "attributes"])
+@pytest.fixture(params=[True, False], ids=["stable", "attributes"])
 def reading(request, native):
-    native.testing.read_by_dlpack(request.param)
-    if native.reads_by_dlpack() != request.param:
-        pytest.skip("this torch lacks DLPack's table of C functions")
+    native.testing.read_by_stable_interface(request.param)
+    if native.reads_by_stable_interface() != request.param:
+        pytest.skip("this torch lacks torch's stable C interface")
 
 
 class OwnGradient(torch.nn.Parameter):
@@ -40,9 +40,9 @@ class Shell(torch.Tensor):
         return function(*inner, **(kwargs or {}))
 
 
-def test_this_torch_has_the_table_of_dlpack():
+def test_this_torch_has_the_stable_interface():
     """Else every step would be slow, and nothing else would show it."""
-    assert _C.reads_by_dlpack()
+    assert _C.reads_by_stable_interface()
 
 
 @pytest.mark.parametrize("kind", [torch.nn.Parameter, Plain, OwnGradient])

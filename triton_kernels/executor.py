@@ -110,9 +110,7 @@ class TritonExecutor:
 
     # The tensors
 
-    def bind(
-        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
-    ) -> Optional[Sequence[int]]:
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Read all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._held, self._bound, incomplete = [], [], []
         self._table.begin()
@@ -125,7 +123,7 @@ class TritonExecutor:
                 self._table.skip(i)
                 self._addresses.forget(i)
                 continue
-            known = states[i] or {}
+            known = states[self._entries[i].index] or {}
             state = [known.get(name) for name in self._state_names]
             has_base = "base" in known
             local = local_gradients.get(entry.param) if local_gradients else None
@@ -192,12 +190,14 @@ class TritonExecutor:
         variant = variants.SquareSums(self._formats.grad, "gradients")
         self._launch(variant, sums.programs, self._table.tensors, *sums.tables, total)
 
-    def _trust_norms(self) -> Tensor:
+    def _trust_norms(self, launch: Launch) -> Tensor:
         """Return the sums of squares that a rule scales by, in new or old memory."""
         if self._trust_sums is None:
             terms = [[whole] for whole in self._whole_tensors] if self._rule.spec.norm else []
             self._trust_sums = Sums(terms, self._tiling.piece, self.device, results=2)
         norms = self._trust_sums
+        if not launch.layer_adaptation:
+            return norms.results[:0]
         variant = variants.TrustNorms(self._rule, self._formats)
         arguments = (self._table.scalars, self._table.tensors, *norms.tables, norms.results)
         self._launch(variant, norms.programs, *arguments)
@@ -230,13 +230,13 @@ class TritonExecutor:
         self._prepare(launch)
         rows = self._over_rows(self._rows_of_noise(launch), "rows")
         # A copy, so that a tensor of which nothing is here still has sums of 0 in the next step.
-        self._square_sums = torch.cat([self._trust_norms(), rows])
+        self._square_sums = torch.cat([self._trust_norms(launch), rows])
         return self._square_sums
 
-    def _norms(self, rows: NoiseRows) -> tuple[Tensor, Tensor]:
+    def _norms(self, launch: Launch, rows: NoiseRows) -> tuple[Tensor, Tensor]:
         """Return the rms of each row and the sums of squares that the rule scales by, of whole tensors."""
         if self._square_sums is None:
-            return self._over_rows(rows, "rms"), self._trust_norms()
+            return self._over_rows(rows, "rms"), self._trust_norms(launch)
         of_rows = rows.sizes.numel()
         sums, self._square_sums = self._square_sums, None
         trust_norms, squares = sums.split([sums.numel() - of_rows, of_rows])
@@ -251,6 +251,6 @@ class TritonExecutor:
         variant = variants.Step(self._rule, self._formats, launch.phase, launch.noise, sharded)
         rows = self._rows_of_noise(launch)
         tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)
-        self._launch(variant, self._programs, *tables, *self._norms(rows))
+        self._launch(variant, self._programs, *tables, *self._norms(launch, rows))
         self._copies.put_back(self._bound)
         self._held, self._bound = [], []

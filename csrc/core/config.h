@@ -52,7 +52,8 @@ using Flag = int64_t;  // 0 or 1
   X(NoiseScale, noise_scale, NoiseScale::absolute)        \
   X(Flag, nesterov, 0)                                    \
   X(Flag, maximize, 0)                                    \
-  X(Flag, decoupled_weight_decay, 0)
+  X(Flag, decoupled_weight_decay, 0)                      \
+  X(Flag, layer_adaptation, 1) /* of rules with a norm */
 
 struct StepConfig {
 #define EXTRAP_FIELD(Type, name, initial) Type name = static_cast<Type>(initial);

@@ -1,14 +1,14 @@
-// The dtypes of real numbers that tensors may have: the names of torch, and how DLPack writes them.
+// The dtypes of real numbers that tensors may have, by the names of torch.
 #pragma once
 
 #include <cstdint>
 
-// X(name, DLDataTypeCode, bits)
-#define EXTRAP_FOR_EACH_DTYPE(X) X(float32, 2, 32) X(float64, 2, 64) X(bfloat16, 4, 16) X(float16, 2, 16)
+// X(name, bytes)
+#define EXTRAP_FOR_EACH_DTYPE(X) X(float32, 4) X(float64, 8) X(bfloat16, 2) X(float16, 2)
 
 namespace extrap {
 
-#define EXTRAP_NAME(name, code, bits) name,
+#define EXTRAP_NAME(name, bytes) name,
 enum class DType : uint8_t { EXTRAP_FOR_EACH_DTYPE(EXTRAP_NAME) };
 #undef EXTRAP_NAME
 

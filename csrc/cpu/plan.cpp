@@ -15,6 +15,8 @@ namespace {
 
 constexpr int64_t kChunkSize = 16384;  // elements; a multiple of every kernel's block
 
+bool needs_norms(const RuleKernels& rule, const StepConfig& config) { return rule.norm && config.layer_adaptation; }
+
 bool needs_rows(const StepConfig& config) { return config.phase == Phase::update && scaled_by_rms(config); }
 
 }  // namespace
@@ -54,13 +56,11 @@ void CpuPlan::lay_out_sums(bool with_trust, bool with_rows, NoiseScale scale) {
 
 void CpuPlan::measure(const RuleKernels& rule, const StepConfig& config, int threads) {
   const bool with_rows = needs_rows(config);
-  lay_out_sums(rule.norm != nullptr, with_rows, config.noise_scale);
+  lay_out_sums(needs_norms(rule, config), with_rows, config.noise_scale);
   std::vector<TensorEntry>& entries = bucket_.entries();
   std::vector<double>& sums = sums_->values;
-  if (rule.norm) {
-    for (TensorEntry& t : entries) t.trust = 1;  // what the norms are taken with
-    cpu::trust_square_sums(rule.norm, config, entries, chunks_, threads, sums.data());
-  }
+  for (TensorEntry& t : entries) t.trust = 1;  // what the norms are taken with
+  if (needs_norms(rule, config)) cpu::trust_square_sums(rule.norm, config, entries, chunks_, threads, sums.data());
   if (with_rows)
     cpu::row_square_sums(cpu::selected_kernels().square_sum(formats_.base), bytes_of(formats_.base), entries, chunks_,
                          threads, sums);
@@ -72,7 +72,8 @@ void CpuPlan::use_sums(const RuleKernels& rule, const StepConfig& config) {
   std::vector<TensorEntry>& entries = bucket_.entries();
   for (const uint32_t i : bucket_.active()) {
     TensorEntry& t = entries[i];
-    if (rule.norm) t.trust = rule.trust(config, std::sqrt(sums[i]), std::sqrt(sums[entries.size() + i]));
+    if (needs_norms(rule, config))
+      t.trust = rule.trust(config, std::sqrt(sums[i]), std::sqrt(sums[entries.size() + i]));
     if (!t.rms) continue;
     double* rows = sums.data() + (t.rms - sums.data());
     const double numel = config.noise_scale == NoiseScale::tensor ? bucket_.numel(i) : bucket_.row_numel(i);

@@ -159,7 +159,11 @@ void CudaPlan::use_scratch(uintptr_t doubles, uintptr_t counters) {
   workspace_.row_arrivals = workspace_.block_arrivals + 1;
 }
 
-std::pair<size_t, size_t> CudaPlan::norm_sums() const { return {0, rule_launches_.norms ? 2 * bucket_.size() : 0}; }
+bool CudaPlan::takes_norms(const StepConfig& config) const { return rule_launches_.norms && config.layer_adaptation; }
+
+std::pair<size_t, size_t> CudaPlan::norm_sums(const py::bytes& row) const {
+  return {0, takes_norms(read_row(row)) ? 2 * bucket_.size() : 0};
+}
 
 std::pair<size_t, size_t> CudaPlan::row_sums(const py::bytes& row) const {
   const size_t first = 2 * bucket_.size();
@@ -245,7 +249,7 @@ void CudaPlan::launch(const LaunchHeader& header, const Columns& columns, Launch
 void CudaPlan::measure(const py::bytes& row, const py::dict& device_scalars, uintptr_t stream) {
   const BoundUse use(bucket_);
   const LaunchHeader h = header(row, device_scalars);
-  if (rule_launches_.norms) {
+  if (takes_norms(h.config)) {
     Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
     if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
     launch(h, with_buffers(columns, bucket_.buffers()), rule_launches_.norms, stream,

@@ -30,7 +30,7 @@ class CudaPlan {
 
   // Of sharded tensors, between measure() and step(): which of the doubles are sums that other parts are added to, for
   // the norms and for the rms; and how many elements each of the latter is the sum of, in the whole tensors.
-  std::pair<size_t, size_t> norm_sums() const;
+  std::pair<size_t, size_t> norm_sums(const py::bytes& row) const;
   std::pair<size_t, size_t> row_sums(const py::bytes& row) const;
   std::vector<double> row_numels(const py::bytes& row) const;
 
@@ -47,8 +47,7 @@ class CudaPlan {
  private:
   cuda::LaunchHeader header(const py::bytes& row, const py::dict& device_scalars) const;
   cuda::DeviceScalar device_scalar(const std::string& name, const py::object& tensor) const;
-  cuda::Columns norm_columns() const;
-  cuda::Columns row_columns(const StepConfig& config) const;
+  bool takes_norms(const StepConfig& config) const;
   bool has_large_tensors() const;
   bool has_local_gradients() const;
   int64_t segments(size_t i) const;

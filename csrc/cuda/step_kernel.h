@@ -85,6 +85,14 @@ struct StepKernel {
     return bits % sizeof(Vec16) == 0;
   }
 
+  static EXTRAP_HD double trust(const LaunchTable& table, int i, const StepConfig& config) {
+    if constexpr (Rule::kNorm != Norm::none) {
+      const double* sums = table.workspace.norm_sums + 2 * i;
+      if (config.layer_adaptation != 0) return Rule::trust_ratio(config, ::sqrt(sums[0]), ::sqrt(sums[1]));
+    }
+    return 1;
+  }
+
   static EXTRAP_HD void read_entry(const LaunchTable& table, int i, const StepConfig& config, TensorEntry& t) {
     t.numel = table.numel(i);
     t.y = table.pointer<void>(kY, i);
@@ -93,11 +101,7 @@ struct StepKernel {
     t.gradient = table.pointer<const void>(kGradient, i);
     t.local = table.pointer<const void>(kLocal, i);
     t.step = static_cast<double>(*table.pointer<const float>(kStep, i)) + 1;
-    t.trust = 1;
-    if constexpr (Rule::kNorm != Norm::none) {
-      const double* sums = table.workspace.norm_sums + 2 * i;
-      t.trust = Rule::trust_ratio(config, ::sqrt(sums[0]), ::sqrt(sums[1]));
-    }
+    t.trust = trust(table, i, config);
     t.index = table.has(kIndex) ? table.get<uint32_t>(kIndex, i) : 0;
     t.rows = table.rows(i);
     t.row_stride = table.row_stride(i);
@@ -292,8 +296,7 @@ struct StepKernel {
   }
 
   static EXTRAP_HD void store_part(const Shared& s, const Group& group, const Part& part) {
-    if (!s.base_is_y)
-      part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
+    if (!s.base_is_y) part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
     if (!s.updates) return;
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b)

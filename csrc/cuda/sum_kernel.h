@@ -83,8 +83,8 @@ struct NormSource {
   }
 
   EXTRAP_HD bool aligned() const {
-    uintptr_t bits = reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) |
-                     reinterpret_cast<uintptr_t>(gradient);
+    uintptr_t bits =
+        reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) | reinterpret_cast<uintptr_t>(gradient);
     for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(buffers[k]);
     return bits % sizeof(Vec16) == 0;
   }

@@ -44,7 +44,7 @@ void bind_testing(py::module_& m) {
   m.def(
       "emulate_tail", [](int units) { cuda::emulated_tail = units; },
       "Emulate only so many chunks, the last ones of each launch; 0: all.");
-  m.def("read_by_dlpack", &read_by_dlpack, "Read tensors by DLPack's table where this torch has it, or not.");
+  m.def("read_by_stable_interface", &read_by_stable_interface, "Read tensors by torch's stable C interface where it can be used, or not.");
   bind_trace(m);
 }
 

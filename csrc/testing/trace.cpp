@@ -35,9 +35,11 @@ class TracedStep {
     V x = V::input("base"), l;
     if (c.adopts) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
     if constexpr (Rule::kNorm != Norm::none) {
-      recorder.output("normed_base", x);
-      recorder.output("normed", normed(c, Rule(config, t), x));
-      t.trust = Rule::trust_ratio(config, step.norm_x, step.norm);
+      if (config.layer_adaptation) {
+        recorder.output("normed_base", x);
+        recorder.output("normed", normed(c, Rule(config, t), x));
+        t.trust = Rule::trust_ratio(config, step.norm_x, step.norm);
+      }
     }
     const Rule rule(config, t);
     const V g = prepared_gradient(c, loaded<G>("gradient"), x);

@@ -84,7 +84,7 @@ class CudaExecutor(NativeExecutor):
         self._scratch.zero_()  # of empty shards nothing is summed
         self._measure(launch)
         self._measured = True
-        first, norms_end = self._plan.norm_sums()
+        first, norms_end = self._plan.norm_sums(launch.row)
         rows, end = self._plan.row_sums(launch.row)
         if norms_end == first:
             first = rows

@@ -26,6 +26,7 @@ class DenseCopies:
 
     Attributes:
         dense_params: the parameters; for one with gaps or lazily conjugated, a dense copy.
+        copied: positions of those that are copied.
 
     Raises:
         ValueError: a parameter whose elements share memory.
@@ -34,7 +35,7 @@ class DenseCopies:
     def __init__(self, entries: Sequence[ParamEntry], grad_dtype: torch.dtype) -> None:
         self._entries, self._grad_dtype = entries, grad_dtype
         self.dense_params = [self._dense(entry) for entry in entries]
-        self._copied = [i for i, entry in enumerate(entries) if self.dense_params[i] is not entry.param]
+        self.copied = [i for i, entry in enumerate(entries) if self.dense_params[i] is not entry.param]
 
     @staticmethod
     def _dense(entry: ParamEntry) -> Tensor:
@@ -47,7 +48,7 @@ class DenseCopies:
 
     def fit(self) -> bool:
         """Whether the parameters that are copied still have the shape, dtype and device of their copies."""
-        for i in self._copied:
+        for i in self.copied:
             if not self._fits(self._entries[i].param, self.dense_params[i]):
                 return False
         return True
@@ -77,7 +78,7 @@ class DenseCopies:
 
     def fetch(self) -> None:
         """Copy what the parameters hold, for kernels that read it."""
-        for i in self._copied:
+        for i in self.copied:
             self.dense_params[i].copy_(self._entries[i].param)
 
     def put_back(self, stepped: Sequence[int]) -> None:
@@ -85,5 +86,5 @@ class DenseCopies:
         everything = len(stepped) == len(self._entries)
         written = self.dense_params if everything else [self.dense_params[i] for i in stepped]
         torch.autograd.graph.increment_version(written)
-        for i in self._copied if everything else set(self._copied).intersection(stepped):
+        for i in self.copied if everything else set(self.copied).intersection(stepped):
             self._entries[i].param.copy_(self.dense_params[i])

@@ -28,15 +28,14 @@ class Executor(Protocol):
     def on_device(self) -> bool:
         """Whether a step reads nothing on the host: no step count, no scaling, no tensor options."""
 
-    def bind(
-        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
-    ) -> Optional[Sequence[int]]:
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Read all tensors that the step will touch and hold them until :meth:`run` is done.
 
         A parameter without a gradient is skipped in this step.
 
         Args:
-            states: the state of each entry, None where there is none.
+            states: the state of every parameter of the optimizer, None where there is none; that of an entry is found
+                by its index.
             local_gradients: see ``ExtrapOptimizer.local_gradients``.
 
         Returns:

@@ -96,5 +96,5 @@ class NativeExecutor:
 
     def _fetch(self, launch: Launch) -> None:
         """Bring the dense copies up to date for a launch that reads them, or may leave them as they are."""
-        if self._reads_param or launch.adopts or launch.found_inf is not None:
+        if self._copies.copied and (self._reads_param or launch.adopts or launch.found_inf is not None):
             self._copies.fetch()

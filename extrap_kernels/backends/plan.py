@@ -82,10 +82,6 @@ def _check_param(name: str, param: Tensor) -> None:
         )
 
 
-def _states_of(entries: list[ParamEntry], states: States) -> States:
-    return [states[entry.index] for entry in entries]
-
-
 class GroupPlan:
     """The executors of one param group.
 
@@ -108,7 +104,7 @@ class GroupPlan:
         group = owner.param_groups[number]
         self._key = self._key_of(owner, group)
         self._state, self._owners = owner.state, owner.base_owners
-        self._holds_base = options.holds_base(group)
+        self._holds_base = options.point_between_steps(group) != "extrapolated"
         self._layouts: dict[torch.dtype, StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
@@ -137,8 +133,12 @@ class GroupPlan:
 
     @staticmethod
     def _key_of(owner: Owner, group: Mapping[str, Any]) -> tuple[Any, ...]:
-        points = options.extrapolates(group), options.holds_base(group)
-        return owner.backend, points, group["state_dtype"], owner.rule.SPEC.buffers_of(group)
+        return (
+            owner.backend,
+            options.point_between_steps(group),
+            group["state_dtype"],
+            owner.rule.SPEC.buffers_of(group),
+        )
 
     def _layout_of(self, owner: Owner, group: Mapping[str, Any], param: Tensor) -> StateLayout:
         if param.dtype not in self._layouts:
@@ -174,7 +174,7 @@ class GroupPlan:
 
     def _prepare(self, backend: Backend, layout: StateLayout, entry: ParamEntry, states: States) -> None:
         param, state = entry.param, self._state.setdefault(entry.param, {})
-        layout.prepare(state, param, param.device if backend.on_device else torch.device("cpu"))
+        layout.prepare(state, param, param.device if backend.on_device else None)
         states[entry.index] = state
         self._owners.note(param, state, holds_base=self._holds_base)
         self.state_changed = True
@@ -193,7 +193,7 @@ class GroupPlan:
         if self._unplain and any([is_plain(param) or param.grad is not None for param in self._unplain]):
             return False
         for executor, backend, layout, entries in self._buckets:
-            incomplete = executor.bind(_states_of(entries, states), local_gradients)
+            incomplete = executor.bind(states, local_gradients)
             if not incomplete:
                 if incomplete is None:
                     return False
@@ -201,7 +201,7 @@ class GroupPlan:
             for i in incomplete:
                 check_gradient(entries[i].name, entries[i].param.grad)
                 self._prepare(backend, layout, entries[i], states)
-            if executor.bind(_states_of(entries, states), local_gradients) != []:
+            if executor.bind(states, local_gradients) != []:
                 raise RuntimeError(f"the state of {entries[incomplete[0]].name} changed while it was being prepared")
         return True
 

@@ -34,13 +34,11 @@ class ReferenceExecutor:
         self._layout, self._entries = layout, entries
         self._bound: list[tuple[ParamEntry, State, Tensor, Optional[Tensor]]] = []
 
-    def bind(
-        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
-    ) -> Optional[Sequence[int]]:
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Take in the gradients of this step."""
         self._bound, missing = [], []
-        for i, (entry, state) in enumerate(zip(self._entries, states)):
-            param, gradient = entry.param, entry.param.grad
+        for i, entry in enumerate(self._entries):
+            param, gradient, state = entry.param, entry.param.grad, states[entry.index]
             if param.device != self.device or param.dtype != self._dtype:
                 return None
             if gradient is None:

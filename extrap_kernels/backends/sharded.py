@@ -52,10 +52,9 @@ class ShardedExecutor:
         self.groups, self._row_groups = shard.groups, shard.row_groups
         self.device, self.on_device = self._executor.device, self._executor.on_device
 
-    def bind(
-        self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]
-    ) -> Optional[Sequence[int]]:
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Bind the local parts of this step; return None if a parameter has another local part than before."""
+        parts: list[Optional[State]] = [None] * len(states)
         for entry, source, part in zip(self._entries, self._sources, self._parts):
             param: Any = entry.param
             if local_part(param) is not source:
@@ -63,7 +62,9 @@ class ShardedExecutor:
             if param in local_gradients:
                 check_local_gradient(entry.name, param, local_gradients[param])
             part.param.grad = _local_gradient(param)
-        parts = [state and {name: local_part(value) for name, value in state.items()} for state in states]
+            state = states[entry.index]
+            if state is not None:
+                parts[entry.index] = {name: local_part(value) for name, value in state.items()}
         return self._executor.bind(parts, {})
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
@@ -77,7 +78,7 @@ class ShardedExecutor:
     def partial_sums(self, launch: Launch) -> list[PartialSums]:
         """Return the local sums that :meth:`run` takes norms of; reduce them over the processes before it."""
         sums = self.square_sums(launch)
-        of_tensors = 2 * len(self._parts) if self._has_norms else 0
+        of_tensors = 2 * len(self._parts) if self._has_norms and launch.layer_adaptation else 0
         row_groups = self._row_groups if launch.noise_scale == "filter" else self.groups
         return [PartialSums(sums[:of_tensors], self.groups), PartialSums(sums[of_tensors:], row_groups)]
 

@@ -110,7 +110,8 @@ def step_parameter(
     if decay != 0 and not group["decoupled_weight_decay"]:
         l, g = l + x * decay, g + x * decay
     step = int(state["step"]) + 1
-    trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if rule.SPEC.norm else 1.0
+    scales = rule.SPEC.norm is not None and launch.layer_adaptation
+    trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
     if launch.phase is Phase.EXTRAPOLATE:
         z = rule.extragradient_direction(group, step, g, l, buffers, trust)
         param.copy_(_like(param, x - z * extrap_lr))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
@@ -15,6 +15,25 @@ from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.formats import STATE_FORMATS, Format
 
 State = dict[str, Tensor]
+
+# From here on, a float32 skips numbers.
+_LARGEST_FLOAT32_COUNT = 2**24
+
+
+def step_count(count: Union[float, Tensor], device: Optional[torch.device]) -> Tensor:
+    """Return a step count as kernels take it: 0-dim, float32 on ``device``.
+
+    None: on the host, where it is a float64 if a float32 counts no further.
+    """
+    dtype = torch.float64 if device is None and float(count) >= _LARGEST_FLOAT32_COUNT else torch.float32
+    return torch.as_tensor(count).detach().to(device or "cpu", dtype, copy=True).reshape(())
+
+
+def _is_step_count(step: Tensor, device: Optional[torch.device]) -> bool:
+    """Whether ``step`` is as :func:`step_count` would make it."""
+    if device is not None:
+        return step.device == device and step.dtype == torch.float32
+    return step.device.type == "cpu" and (step.dtype == torch.float64 or float(step) < _LARGEST_FLOAT32_COUNT)
 
 
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -89,26 +108,31 @@ class StateLayout:
         )
 
     def complete(self, state: State, param: Tensor) -> bool:
-        """Whether ``state`` has every tensor that a step of ``param`` needs, in the right dtype and layout."""
-        return "step" in state and all([name in state and self.fits(name, state[name], param) for name in self.names])
+        """Whether ``state`` has every tensor that a step on the host needs, in the right dtype and layout."""
+        if "step" not in state or not _is_step_count(state["step"], None):
+            return False
+        return all([name in state and self.fits(name, state[name], param) for name in self.names])
 
-    def prepare(self, state: State, param: Tensor, step_device: torch.device) -> None:
+    def prepare(self, state: State, param: Tensor, step_device: Optional[torch.device]) -> None:
         """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
 
         Args:
             state: state of ``param``, changed in place; entries with other names do not change.
             param: holds the base iterate if none is stored yet.
-            step_device: device of the step count.
+            step_device: device of the step count; None: it is on the host.
         """
-        if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)
-        elif state["step"].device != step_device:
-            state["step"] = state["step"].to(step_device)
+        if "step" not in state or not _is_step_count(state["step"], step_device):
+            state["step"] = step_count(state.get("step", 0.0), step_device)
         if not self.has_base and "base" in state:
             param.copy_(state.pop("base"))
+        self.create_missing(state, param)
+        for name in self.names:
+            if not self.fits(name, state[name], param):
+                state[name] = self.empty(name, param).copy_(state[name])
+
+    def create_missing(self, state: State, param: Tensor) -> None:
+        """Create the tensors that ``state`` lacks besides the step count; ``param`` holds the base iterate."""
         for name in self.names:
             if name not in state:
                 created = self.empty(name, param)
                 state[name] = created.copy_(param) if name == "base" else created.zero_()
-            elif not self.fits(name, state[name], param):
-                state[name] = self.empty(name, param).copy_(state[name])

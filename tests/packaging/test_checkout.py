@@ -1,5 +1,7 @@
 """Python started in a checkout, whose folder of sources hides the package that is installed."""
 
+import re
+
 import pytest
 from packages import environment, run
 
@@ -21,7 +23,7 @@ def test_the_installed_copy_is_used(wheel, checkout, tmp_path):
     python = environment(tmp_path / "venv", wheel)
     files = run(python, "-c", FILES, cwd=checkout).split()
     assert len(files) > 10 and all(str(tmp_path / "venv") in file for file in files), files
-    assert "cpu            available" in run(python, "-m", "extrap_kernels", "info", cwd=checkout)
+    assert re.search(r"cpu +available", run(python, "-m", "extrap_kernels", "info", cwd=checkout))
     assert "usage: " in run(python, "-m", "bench", "--help", cwd=checkout)
 
 

@@ -19,8 +19,7 @@ def difference(native, other, name, precision="float32"):
         known = {}
         if all([canonical.decide(canonical.expression(node, known), outcome) for node, outcome in decisions]):
             ours, theirs = (
-                {key: canonical.expression(node) for key, node in all_of.items()}
-                for all_of in (outputs, other)
+                {key: canonical.expression(node) for key, node in all_of.items()} for all_of in (outputs, other)
             )
             if ours != theirs:
                 return _first_difference(canonical, ours, theirs, name)

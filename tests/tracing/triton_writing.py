@@ -79,7 +79,7 @@ class TritonWriting:
         row = self.table.TensorRow(numel=1, index=INDEX, chunks=1, aligned=0, **at)
         scalars, tensors = self._scalars(case.launch.row), _integers(*row[:-1], *buffers)
         normed = {}
-        if case.spec.norm is not None:
+        if case.spec.norm is not None and case.launch.layer_adaptation:
             normed = self._normed(rule, formats, scalars, tensors)
         norms = [Recorded.constant(norm**2, torch.float64) for norm in (NORM_X, NORM)]
         self.variants.step_kernel(

@@ -26,11 +26,11 @@ def shard_of(whole, cut):
 
 
 def entry_of(values, index, shard, layout):
-    """A parameter with these values before its first step."""
+    """A parameter with these values before its first step, and its state."""
     param = values.detach().clone(memory_format=torch.contiguous_format)
     entry = ParamEntry(param, index, f"parameter {index}", shard)
-    layout.prepare(entry.state, param, param.device)
-    return entry
+    layout.prepare(state := {}, param, param.device)
+    return entry, state
 
 
 class Part:
@@ -44,10 +44,11 @@ class Part:
         wholes, spec = group["params"], optimizer.rule.SPEC
         layout = StateLayout.of(spec, group, wholes[0].dtype)
         self.cuts = [self._cut(whole, rows, columns) for whole in wholes]
-        self.entries = [
+        pairs = [
             entry_of(whole[cut], i, shard_of(whole, cut), layout)
             for i, (whole, cut) in enumerate(zip(wholes, self.cuts))
         ]
+        self.entries, self.states = map(list, zip(*pairs))
         self.executor = executor(spec, layout, self.entries, grad_dtype or wholes[0].dtype)
 
     @staticmethod
@@ -59,7 +60,7 @@ class Part:
     def take_gradients(self, wholes):
         for entry, whole, cut in zip(self.entries, wholes, self.cuts):
             entry.param.grad = whole.grad[cut].contiguous()
-        assert self.executor.bind({}) == []
+        assert self.executor.bind(self.states, {}) == []
 
 
 def step_parts(grid, optimizer, *, phase=Phase.UPDATE):

@@ -82,21 +82,22 @@ def test_incomplete_state_is_reported():
     optimizer = helpers.RULES["sgd"].optimizer([torch.zeros(1)], lr=0.1, momentum=0.9)
     group, spec = optimizer.param_groups[0], optimizer.rule.SPEC
     layout = StateLayout.of(spec, group, torch.float32)
-    entries = [entry_of(torch.ones(4, device=helpers.DEVICES["triton"]), i, None, layout) for i in range(3)]
+    pairs = [entry_of(torch.ones(4, device=helpers.DEVICES["triton"]), i, None, layout) for i in range(3)]
+    entries, states = map(list, zip(*pairs))
     for entry in entries:
         entry.param.grad = torch.ones_like(entry.param)
     executor = TritonExecutor(spec, layout, entries, torch.float32)
-    assert executor.bind({}) == []
-    del entries[0].state["momentum_buffer"]
-    entries[2].state["base"] = entries[2].state["base"].double()
-    assert executor.bind({}) == [0, 2]
+    assert executor.bind(states, {}) == []
+    del states[0]["momentum_buffer"]
+    states[2]["base"] = states[2]["base"].double()
+    assert executor.bind(states, {}) == [0, 2]
     for i in (0, 2):
-        layout.prepare(entries[i].state, entries[i].param, executor.device)
-    assert executor.bind({}) == []
+        layout.prepare(states[i], entries[i].param, executor.device)
+    assert executor.bind(states, {}) == []
     executor.run(launch_of(group, executor))
-    assert all(float(entry.state["step"]) == 1 for entry in entries)
+    assert all(float(state["step"]) == 1 for state in states)
     entries[1].param.data = torch.ones(5, device=executor.device)
-    assert executor.bind({}) is None
+    assert executor.bind(states, {}) is None
 
 
 def test_captured_tables(monkeypatch):

@@ -51,10 +51,10 @@ def check(rule_name, variant, perturbation, dtype, cut, steps=2):
 
 
 def compare(part, wholes, optimizer):
-    for entry, whole, cut in zip(part.entries, wholes, part.cuts):
+    for entry, state, whole, cut in zip(part.entries, part.states, wholes, part.cuts):
         expected = {"param": whole.detach()[cut]}
         expected |= {name: value[cut] if value.dim() else value for name, value in optimizer.state[whole].items()}
-        actual = {"param": entry.param, **entry.state}
+        actual = {"param": entry.param, **state}
         if whole.dtype.to_real() == torch.float64:
             torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
         else:
@@ -103,10 +103,10 @@ def test_noise_is_that_of_the_position(noise, offset, extent, stride):
     spec, results = optimizer.rule.SPEC, []
     layout = StateLayout.of(spec, group, torch.float32)
     for backend, executor_type in (("triton", TritonExecutor), ("reference", ReferenceExecutor)):
-        entry = entry_of(torch.zeros(99, device=helpers.DEVICES[backend]), 3, shard, layout)
+        entry, state = entry_of(torch.zeros(99, device=helpers.DEVICES[backend]), 3, shard, layout)
         entry.param.grad = torch.zeros_like(entry.param)
         executor = executor_type(spec, layout, [entry], torch.float32)
-        assert executor.bind({}) == []
+        assert executor.bind([state], {}) == []
         launch = launch_of(group, executor)
         executor.square_sums(launch)
         executor.run(launch)

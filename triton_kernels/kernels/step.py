@@ -33,6 +33,7 @@ from extrap_kernels.triton_kernels.kernels.table import chunk_row, is_last, nois
 
 LR, LR_AT = slot("lr"), address_slot("lr")
 WEIGHT_DECAY, DECOUPLED = slot("weight_decay"), slot("decoupled_weight_decay")
+LAYER_ADAPTATION = slot("layer_adaptation")
 
 
 class Update(NamedTuple):
@@ -127,9 +128,12 @@ def trust_of(scalars, norms, tensor, TRUST_RATIO: tl.constexpr):
     if TRUST_RATIO is None:
         return tl.full((), 1.0, tl.float64)
     else:
-        norm_x = square_root(tl.load(norms + 2 * tensor))
-        norm = square_root(tl.load(norms + 2 * tensor + 1))
-        return TRUST_RATIO(scalars, norm_x, norm)
+        trust = tl.full((), 1.0, tl.float64)
+        if whole_number(scalars, LAYER_ADAPTATION) != 0:
+            norm_x = square_root(tl.load(norms + 2 * tensor))
+            norm = square_root(tl.load(norms + 2 * tensor + 1))
+            trust = TRUST_RATIO(scalars, norm_x, norm)
+        return trust
 
 
 @triton.jit
