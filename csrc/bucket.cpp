@@ -15,6 +15,9 @@ namespace {
 // What the gradient of an empty tensor points to: null would mean that there is none.
 constexpr char kNoElements = 0;
 
+// Entries whose tensors are collected before they are read.
+constexpr size_t kCollected = 8;
+
 // The noise takes the count as a number of 32 bits.
 constexpr double kMaxCount = 4294967295.0;
 
@@ -41,8 +44,6 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
     : has_base_(contents.has_base),
       step_on_device_(step_on_device),
       is_sharded_(!contents.shards.empty()),
-      step_key_(interned("step")),
-      base_key_(interned("base")),
       gradient_format_(format_named(contents.grad_dtype)) {
   const size_t size = contents.params.size();
   if (contents.buffers.size() > kMaxBuffers || contents.buffer_formats.size() != contents.buffers.size())
@@ -50,7 +51,10 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   if (contents.dense_params.size() != size || contents.indices.size() != size || contents.names.size() != size ||
       (is_sharded_ && contents.shards.size() != size))
     throw std::invalid_argument("params, dense_params, indices, names and shards must have the same length");
-  for (const py::handle name : contents.buffers) buffer_keys_.push_back(interned(name.cast<std::string>().c_str()));
+  keys_[kStep] = interned("step");
+  keys_[kBase] = interned("base");
+  for (size_t k = 0; k < contents.buffers.size(); ++k)
+    keys_[kBuffer0 + k] = interned(contents.buffers[k].cast<std::string>().c_str());
   for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
   for (size_t i = 0; i < size; ++i) add(contents, i);
 }
@@ -105,16 +109,22 @@ void Bucket::collect_computed_gradients() {
     if (!is_plain_type(Py_TYPE(member.param.ptr()))) member.held[kGradient] = gradient_of(member.param.ptr());
 }
 
-// False if there is no gradient.
-bool Bucket::collect_gradients(Member& member, const py::dict* local_gradients) {
+// What the step may touch of an entry; nothing if that has no gradient.
+void Bucket::collect(size_t i, const py::handle& state, const py::dict* local_gradients) {
+  Member& member = members_[i];
   py::object& gradient = member.held[kGradient];
   if (!gradient) gradient = gradient_of(member.param.ptr());
   if (gradient.is_none()) {
     gradient = py::object();
-    return false;
+    return;
   }
   if (local_gradients) member.held[kLocal] = item(*local_gradients, member.param);
-  return true;
+  if (PyDict_Check(state.ptr()))
+    for (size_t role = kStep; role < kBuffer0 + buffer_formats_.size(); ++role)
+      member.held[role] = item(state, keys_[role]);
+  prefetch_tensor(member.dense_param.ptr());
+  for (const py::object& held : member.held)
+    if (held) prefetch_tensor(held.ptr());
 }
 
 // Borrowed from the list.
@@ -130,9 +140,12 @@ py::object Bucket::bind(const py::list& states, const py::dict& local_gradients)
     collect_computed_gradients();
     const py::dict* locals = PyDict_Size(local_gradients.ptr()) > 0 ? &local_gradients : nullptr;
     py::list requests;
-    for (size_t i = 0; i < members_.size(); ++i) {
-      if (!collect_gradients(members_[i], locals)) continue;
-      if (!bind_entry(i, state_of(states, i), requests)) {
+    // A few at a time: to collect them brings them into the cache.
+    for (size_t first = 0; first < members_.size(); first += kCollected) {
+      const size_t end = std::min(first + kCollected, members_.size());
+      for (size_t i = first; i < end; ++i) collect(i, state_of(states, i), locals);
+      for (size_t i = first; i < end; ++i) {
+        if (!members_[i].held[kGradient] || bind_entry(i, requests)) continue;
         drop();
         return py::none();
       }
@@ -147,9 +160,9 @@ py::object Bucket::bind(const py::list& states, const py::dict& local_gradients)
 }
 
 // False if the parameter has changed.
-bool Bucket::bind_entry(size_t i, const py::handle& state, py::list& requests) {
+bool Bucket::bind_entry(size_t i, py::list& requests) {
   if (!bind_param(i)) return false;
-  if (!bind_state(i, state)) requests.append(py::make_tuple(i, "state"));
+  if (!bind_state(i)) requests.append(py::make_tuple(i, "state"));
   if (!bind_gradient(i, kGradient)) requests.append(py::make_tuple(i, "gradient"));
   if (members_[i].held[kLocal] && !bind_gradient(i, kLocal)) requests.append(py::make_tuple(i, "local"));
   active_.push_back(static_cast<uint32_t>(i));
@@ -179,35 +192,35 @@ bool Bucket::bind_gradient(size_t i, Role role) {
   return true;
 }
 
-bool Bucket::bind_state(size_t i, const py::handle& state) {
-  if (!PyDict_Check(state.ptr())) return false;
+bool Bucket::bind_state(size_t i) {
   TensorEntry& entry = entries_[i];
   entry.base = entry.y;
-  const py::object base = item(state, base_key_);
-  if (has_base_ ? !bind_state_tensor(i, kBase, base, arithmetic(), entry.base) : static_cast<bool>(base)) return false;
-  for (size_t k = 0; k < buffer_keys_.size(); ++k) {
+  if (has_base_ ? !bind_state_tensor(i, kBase, arithmetic(), entry.base) : static_cast<bool>(members_[i].held[kBase]))
+    return false;
+  for (size_t k = 0; k < buffer_formats_.size(); ++k) {
     const Role role = static_cast<Role>(kBuffer0 + k);
-    if (!bind_state_tensor(i, role, item(state, buffer_keys_[k]), buffer_formats_[k], entry.buffers[k])) return false;
+    if (!bind_state_tensor(i, role, buffer_formats_[k], entry.buffers[k])) return false;
   }
-  return bind_step(i, item(state, step_key_));
+  return bind_step(i);
 }
 
-bool Bucket::bind_state_tensor(size_t i, Role role, const py::object& tensor, DType format, void*& pointer) {
-  if (!tensor) return false;
+bool Bucket::bind_state_tensor(size_t i, Role role, DType format, void*& pointer) {
   Member& member = members_[i];
+  const py::object& tensor = member.held[role];
+  if (!tensor) return false;
   TensorView view;
   if (!read_tensor(tensor.ptr(), view)) reject(member, role, " must be a dense tensor of floating-point numbers");
   if (!has_shape(view, member)) reject(member, role, " has another shape than the parameter");
   if (!fits(view, member, format)) return false;
   check_memory(member, role, tensor.ptr(), view);
   pointer = view.data;
-  member.held[role] = tensor;
   return true;
 }
 
-bool Bucket::bind_step(size_t i, py::object step) {
-  if (!step) return false;
+bool Bucket::bind_step(size_t i) {
   Member& member = members_[i];
+  const py::object& step = member.held[kStep];
+  if (!step) return false;
   TensorView view;
   // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
   if (!read_memory(step.ptr(), view) || (is_new(member, kStep, view) && is_lazy(step.ptr(), view)) ||
@@ -215,7 +228,6 @@ bool Bucket::bind_step(size_t i, py::object step) {
     reject(member, kStep, " must be a float32 tensor of one element");
   if (!is_on_step_device(view) || (step_on_device_ && view.dtype != DType::float32)) return false;
   check_memory(member, kStep, step.ptr(), view);
-  member.held[kStep] = std::move(step);
   steps_[i] = {view.data, view.dtype == DType::float64};
   if (view.device_type != kCpuDevice) return true;
   entries_[i].step = counted(i);
@@ -255,7 +267,7 @@ void Bucket::check_memory(Member& member, Role role, PyObject* tensor, const Ten
 }
 
 std::string Bucket::description(const Member& member, Role role) const {
-  const auto state = [&](const py::str& key) { return "state '" + key.cast<std::string>() + "' of " + member.name; };
+  const auto state = [&](const py::object& key) { return "state '" + key.cast<std::string>() + "' of " + member.name; };
   switch (role) {
     case kParam:
       return member.name;
@@ -263,12 +275,8 @@ std::string Bucket::description(const Member& member, Role role) const {
       return "the gradient of " + member.name;
     case kLocal:
       return "the local gradient of " + member.name;
-    case kStep:
-      return state(step_key_);
-    case kBase:
-      return state(base_key_);
     default:
-      return state(buffer_keys_[static_cast<size_t>(role - kBuffer0)]);
+      return state(keys_[role]);
   }
 }
 

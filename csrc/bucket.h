@@ -63,7 +63,7 @@ class Bucket {
 
   size_t size() const { return entries_.size(); }
   bool has_base() const { return has_base_; }
-  int buffers() const { return static_cast<int>(buffer_keys_.size()); }
+  int buffers() const { return static_cast<int>(buffer_formats_.size()); }
   DType param_format() const { return dtype_; }
   DType arithmetic() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
   DType gradient_format() const { return gradient_format_; }
@@ -109,13 +109,13 @@ class Bucket {
   void add(const BucketContents& contents, size_t i);
   void collect_computed_gradients();
   py::handle state_of(const py::list& states, size_t i) const;
-  bool collect_gradients(Member& member, const py::dict* local_gradients);
-  bool bind_entry(size_t i, const py::handle& state, py::list& requests);
+  void collect(size_t i, const py::handle& state, const py::dict* local_gradients);
+  bool bind_entry(size_t i, py::list& requests);
   bool bind_param(size_t i);
   bool bind_gradient(size_t i, Role role);
-  bool bind_state(size_t i, const py::handle& state);
-  bool bind_state_tensor(size_t i, Role role, const py::object& tensor, DType format, void*& pointer);
-  bool bind_step(size_t i, py::object step);
+  bool bind_state(size_t i);
+  bool bind_state_tensor(size_t i, Role role, DType format, void*& pointer);
+  bool bind_step(size_t i);
   bool fits(const TensorView& view, const Member& member, DType format) const;
   bool is_on_step_device(const TensorView& view) const;
   bool is_new(const Member& member, Role role, const TensorView& view) const;
@@ -127,8 +127,7 @@ class Bucket {
   void drop();
 
   bool has_base_, step_on_device_, is_sharded_;
-  py::str step_key_, base_key_;
-  std::vector<py::str> buffer_keys_;
+  std::array<py::object, kRoles> keys_;  // in state dicts, of the roles that have one
   std::vector<DType> buffer_formats_;
   DType gradient_format_;
   int32_t device_type_ = 0, device_index_ = 0;  // see TensorView

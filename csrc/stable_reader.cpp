@@ -136,4 +136,11 @@ bool StableReader::read(PyObject* tensor, TensorView& view) {
   return true;
 }
 
+void StableReader::prefetch(PyObject* tensor) {
+  const char* implementation;
+  memcpy(&implementation, reinterpret_cast<char*>(tensor) + handle_offset, sizeof implementation);
+  for (const uintptr_t line : {0, 64, 128})
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(implementation) + line));
+}
+
 }  // namespace extrap

@@ -13,6 +13,7 @@ struct StableReader {
 
   // `tensor` must be of a type for which is_plain_type() holds.
   static bool read(PyObject* tensor, TensorView& view);
+  static void prefetch(PyObject* tensor);
 };
 
 }  // namespace extrap

@@ -40,6 +40,10 @@ bool read_memory(PyObject* tensor, TensorView& view) {
   return is_tensor(tensor) && read_by_attributes(tensor, view);
 }
 
+void prefetch_tensor(PyObject* tensor) {
+  if (use_stable_interface && is_plain_type(Py_TYPE(tensor))) StableReader::prefetch(tensor);
+}
+
 // Lazy conjugation and negation do not show in the memory. A negated view of more than one element is the imaginary
 // part of a conjugated tensor, which has gaps and never fits a layout as it is; so only single elements are asked.
 bool is_lazy(PyObject* tensor, const TensorView& view) {

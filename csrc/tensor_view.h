@@ -44,6 +44,8 @@ bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const in
 // read_tensor() also returns false for lazily conjugated or negated tensors, which read_memory() does not look for.
 bool read_tensor(PyObject* tensor, TensorView& view);
 bool read_memory(PyObject* tensor, TensorView& view);
+// Has the tensor in the cache when it is read.
+void prefetch_tensor(PyObject* tensor);
 bool is_lazy(PyObject* tensor, const TensorView& view);
 
 // Whether the storage of a dense tensor contains all of its elements.

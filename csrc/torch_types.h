@@ -18,6 +18,11 @@ bool is_tensor(PyObject* object);
 
 // Whether a tensor of this type is what its C++ part says: in a subclass with a `grad` or a `__torch_dispatch__` of its
 // own, that may be an empty shell.
-bool is_plain_type(PyTypeObject* type);
+bool is_plain_subclass(PyTypeObject* type);
+// torch.Tensor and the last subclass that passed, held: there is hardly ever more than one, Parameter.
+inline PyTypeObject *tensor_type = nullptr, *plain_subclass = nullptr;
+inline bool is_plain_type(PyTypeObject* type) {
+  return type == tensor_type || type == plain_subclass || is_plain_subclass(type);
+}
 
 }  // namespace extrap

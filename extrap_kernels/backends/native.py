@@ -80,7 +80,8 @@ class NativeExecutor:
     def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[list[int]]:
         """Read and hold the tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
         self._measured = False
-        requests = self._plan.bind(states, local_gradients) if self._copies.fit() else None
+        fit = not self._copies.copied or self._copies.fit()
+        requests = self._plan.bind(states, local_gradients) if fit else None
         if requests is None:
             return None
         incomplete = [i for i, what in requests if what == "state"]

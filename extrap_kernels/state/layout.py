@@ -26,7 +26,8 @@ def step_count(count: Union[float, Tensor], device: Optional[torch.device]) -> T
     None: on the host, where it is a float64 if a float32 counts no further.
     """
     dtype = torch.float64 if device is None and float(count) >= _LARGEST_FLOAT32_COUNT else torch.float32
-    return torch.as_tensor(count).detach().to(device or "cpu", dtype, copy=True).reshape(())
+    kept = count.detach() if isinstance(count, Tensor) else torch.tensor(count, dtype=torch.float64, device="cpu")
+    return kept.to(device or "cpu", dtype, copy=True).reshape(())
 
 
 def _is_step_count(step: Tensor, device: Optional[torch.device]) -> bool:

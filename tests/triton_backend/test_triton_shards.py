@@ -106,7 +106,7 @@ def test_noise_is_that_of_the_position(noise, offset, extent, stride):
         entry, state = entry_of(torch.zeros(99, device=helpers.DEVICES[backend]), 3, shard, layout)
         entry.param.grad = torch.zeros_like(entry.param)
         executor = executor_type(spec, layout, [entry], torch.float32)
-        assert executor.bind([state], {}) == []
+        assert executor.bind([None, None, None, state], {}) == []
         launch = launch_of(group, executor)
         executor.square_sums(launch)
         executor.run(launch)
