@@ -23,7 +23,7 @@ LEAVE_OUT = EXTRAP_EMULATION=OFF $(if $(EXTRAP_CUDA)$(GPU),,EXTRAP_CUDA=off)
 PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: setup demo demo-ddp test test-slow test-exhaustive test-all lint format bench clean
+.PHONY: setup demo demo-ddp test test-slow test-exhaustive test-all sanitize lint format bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
@@ -72,6 +72,16 @@ test-exhaustive: $(FOR_TESTS) $(ECOSYSTEM)
 
 test-all: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST)
+
+# Memory, then threads, which takes another build. The emulated CUDA kernels have one thread.
+MEMORY_TESTS := test_binding test_tensor_reading test_state_reader test_edge_cases test_memory_guards test_oracle_parity \
+  test_clipping test_step_counts test_trace_equality
+THREAD_TESTS := test_binding test_backend_parity
+SANITIZE := tests/sanitizers/run.sh $(PY)
+sanitize: $(DEPS)
+	$(SANITIZE) address,undefined asan -m 'not slow' -k 'not reference-' $(MEMORY_TESTS:%=tests/%.py)
+	EXTRAP_EMULATION=OFF $(SANITIZE) thread tsan -m 'not slow' -k '(thread or same_time) and not emulated' \
+	  $(THREAD_TESTS:%=tests/%.py)
 
 lint: $(DEPS)
 	$(PY) -m ruff check

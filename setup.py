@@ -6,6 +6,7 @@ Environment variables:
     EXTRAP_CUDA_ARCHS    GPU architectures, for example "80;90"
     EXTRAP_WERROR        OFF (default) | ON: compiler warnings are errors, as in development (Makefile)
     EXTRAP_EMULATION     ON (default) | OFF: the CUDA kernels for the CPU, which tests use
+    EXTRAP_SANITIZE      sanitizers to build with, for example "address,undefined": make sanitize
     CC, CXX, CUDACXX     the compilers, as always
 """
 
@@ -24,7 +25,7 @@ from setuptools.errors import CompileError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
 PURE_PYTHON = "set EXTRAP_NATIVE=off for the pure-Python package"
-CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_EMULATION", "EXTRAP_WERROR")
+CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_EMULATION", "EXTRAP_SANITIZE", "EXTRAP_WERROR")
 
 
 def native_wanted():
@@ -67,7 +68,9 @@ class CMakeBuild(build_ext):
         check_compiler()
         import pybind11  # here, since the pure-Python package does without it
 
-        cmake, build_dir = find_tool("cmake"), ROOT / "build" / sysconfig.get_config_var("SOABI")
+        sanitizers = os.environ.get("EXTRAP_SANITIZE", "").replace(",", "-")
+        folder = "-".join(filter(None, (sysconfig.get_config_var("SOABI"), sanitizers)))
+        cmake, build_dir = find_tool("cmake"), ROOT / "build" / folder
         # Every setting is given anew on each run: what an earlier run left in the cache must not decide.
         settings = [f"-D{n}={os.environ[n]}" if n in os.environ else f"-U{n}" for n in CMAKE_SETTINGS]
         self.run_tool(
@@ -75,7 +78,8 @@ class CMakeBuild(build_ext):
             *(f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *settings),
         )
         self.run_tool(cmake, "--build", build_dir)
-        shutil.copy(build_dir / "compile_commands.json", ROOT / "build")  # where clangd looks
+        if not sanitizers:
+            shutil.copy(build_dir / "compile_commands.json", ROOT / "build")  # where clangd looks
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(build_dir / target.name, target)

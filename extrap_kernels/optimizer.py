@@ -120,7 +120,6 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         try:
             return self._step(closure)
         except BaseException:
-            self.stepper.release()
             # GradScaler deletes these only after a successful step, and would multiply its next scale by what it finds.
             self.__dict__.pop("grad_scale", None)
             self.__dict__.pop("found_inf", None)
@@ -234,8 +233,19 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
     ) -> None:
-        with torch.no_grad():
-            self.stepper.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
+        if not self.stepper.running.acquire(blocking=False):
+            raise RuntimeError(
+                "step() of this optimizer is running already, in another thread or further up the stack; call it when "
+                "that has returned"
+            )
+        try:
+            with torch.no_grad():
+                self.stepper.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
+        except BaseException:
+            self.stepper.release()
+            raise
+        finally:
+            self.stepper.running.release()
 
     @property
     def grad_norm(self) -> Union[float, Tensor, None]:

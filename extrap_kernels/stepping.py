@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -37,12 +38,14 @@ class Stepper:
         grad_norm: see ``ExtrapOptimizer.grad_norm``.
         extrapolated: numbers of the param groups that are between the halves of an extragradient step.
         watch: notices changes of parameters between steps.
+        running: held while the tensors of a step are bound, whatever becomes of the plans meanwhile.
     """
 
     def __init__(self) -> None:
         self.grad_norm: Union[float, Tensor, None] = None
         self.extrapolated: set[int] = set()
         self.watch = Watch()
+        self.running = threading.Lock()
         self.release()
 
     def release(self) -> None:

@@ -125,14 +125,29 @@ def test_same_bits_of_large_tensors(ways, threads, dtype, perturbation):
         helpers.assert_same_bits(train_large(backend, dtype, perturbation), expected, way)
 
 
-@pytest.mark.parametrize("perturbation", [*CLOSE, helpers.EXTRAGRADIENT], ids=helpers.describe)
 @pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
-def test_number_of_threads_changes_nothing(backend, threads, perturbation):
+def test_number_of_threads_changes_nothing_past_the_caches(backend, threads):
+    results = []
+    for count in (1, 2, 5):
+        threads(count)
+        results.append(train_large(backend, torch.float32, EXACT[1]))
+    helpers.assert_same_bits(results[1], results[0])
+    helpers.assert_same_bits(results[2], results[0])
+
+
+THREADED = [("sgd", perturbation) for perturbation in (*CLOSE, helpers.EXTRAGRADIENT)]
+THREADED += [(rule, CLOSE[0]) for rule in helpers.RULES if rule != "sgd"]
+
+
+@pytest.mark.parametrize("rule, perturbation", THREADED, ids=helpers.describe)
+@pytest.mark.parametrize("backend", helpers.FAST_BACKENDS)
+def test_number_of_threads_changes_nothing(backend, threads, rule, perturbation):
+    options = {**helpers.RULES[rule].variants["decay"], "max_grad_norm": 1.0, **perturbation}
     results = []
     for count in (1, 2, 5):
         threads(count)
         params = [*helpers.zoo(backend), torch.nn.Parameter(torch.linspace(-1, 1, 5 * 40_000).view(1000, 200))]
-        optimizer = SGD.optimizer(params, lr=0.1, momentum=0.9, backend=backend, **perturbation)
+        optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend=backend, **options)
         helpers.train(optimizer, steps=2)
         results.append(helpers.snapshot(optimizer))
     helpers.assert_same_bits(results[1], results[0])

@@ -344,6 +344,26 @@ def test_a_step_within_a_step_is_refused(native_backend):
         optimizer.step()
 
 
+def test_every_step_is_refused_until_the_running_one_has_returned(native_backend):
+    """A refused one must not make plans that the next one could run."""
+    optimizer, _ = make(native_backend)
+    twin, _ = make(native_backend)
+    executor = optimizer.stepper._plans[0].executors[0]
+    run = executor.run
+
+    def try_to_step_before(launch):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="running already"):
+                optimizer.step()
+        run(launch)
+
+    executor.run = try_to_step_before
+    step(optimizer)
+    del executor.run
+    step(twin)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
+
+
 @pytest.mark.parametrize("pattern", [1, 2, 3])
 def test_absent_gradients_are_skipped(native_backend, pattern):
     """The plan stays, and a parameter without a gradient stays as it is."""
@@ -453,3 +473,18 @@ def test_two_threads_step_the_same_optimizer():
     assert all("step() of this optimizer is running already" in str(error) for error in refused)
     bystanders.check()
     assert all(p.isfinite().all() for p in params)
+
+
+def test_two_optimizers_step_at_the_same_time(threads):
+    """Each in a thread of its own, with threads of the kernels besides; they share nothing that a step changes."""
+    threads(2)
+    (first, _), (second, _), (alone, _) = (make("cpu", numel=300_000, max_grad_norm=1.0) for _ in range(3))
+    others = [threading.Thread(target=lambda o=o: [step(o) for _ in range(5)]) for o in (first, second)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+    for _ in range(5):
+        step(alone)
+    for optimizer in (first, second):
+        helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(alone))
