@@ -14,11 +14,12 @@ ECOSYSTEM := $(VENV)/.ecosystem
 # For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
 export EXTRAP_CUDA_ARCHS ?= 80;90;100
 export EXTRAP_WERROR ?= ON
+export EXTRAP_TESTING ?= ON
 BUILD := $(PY) setup.py --quiet build_ext --inplace
 # The CUDA kernels take most of a build. Tests read their machine code and run their source on the CPU; the demo has no use
 # for them without a GPU. What tests had built remains: to leave it out would delete it.
 GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
-LEAVE_OUT = EXTRAP_EMULATION=OFF $(if $(EXTRAP_CUDA)$(GPU),,EXTRAP_CUDA=off)
+LEAVE_OUT = EXTRAP_TESTING=OFF EXTRAP_ISAS=native $(if $(EXTRAP_CUDA)$(GPU),,EXTRAP_CUDA=off)
 # Tests run side by side, one process for each core.
 PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -75,12 +76,12 @@ test-all: $(FOR_TESTS) $(ECOSYSTEM)
 
 # Memory, then threads, which takes another build. The emulated CUDA kernels have one thread.
 MEMORY_TESTS := test_binding test_tensor_reading test_state_reader test_edge_cases test_memory_guards test_oracle_parity \
-  test_clipping test_step_counts test_trace_equality
+  test_clipping test_step_counts test_trace_equality test_changes_between_steps test_shared_memory
 THREAD_TESTS := test_binding test_backend_parity
 SANITIZE := tests/sanitizers/run.sh $(PY)
 sanitize: $(DEPS)
 	$(SANITIZE) address,undefined asan -m 'not slow' -k 'not reference-' $(MEMORY_TESTS:%=tests/%.py)
-	EXTRAP_EMULATION=OFF $(SANITIZE) thread tsan -m 'not slow' -k '(thread or same_time) and not emulated' \
+	EXTRAP_TESTING=OFF $(SANITIZE) thread tsan -m 'not slow' -k '(thread or same_time) and not emulated' \
 	  $(THREAD_TESTS:%=tests/%.py)
 
 lint: $(DEPS)

@@ -5,7 +5,8 @@ Environment variables:
     EXTRAP_CUDA          auto (default) | on | off
     EXTRAP_CUDA_ARCHS    GPU architectures, for example "80;90"
     EXTRAP_WERROR        OFF (default) | ON: compiler warnings are errors, as in development (Makefile)
-    EXTRAP_EMULATION     ON (default) | OFF: the CUDA kernels for the CPU, which tests use
+    EXTRAP_TESTING       OFF (default) | ON: what only tests use, as the CUDA kernels for the CPU (Makefile)
+    EXTRAP_ISAS          all (default) | native (the best one of this machine) | portable: the CPU kernels
     EXTRAP_SANITIZE      sanitizers to build with, for example "address,undefined": make sanitize
     CC, CXX, CUDACXX     the compilers, as always
 """
@@ -25,7 +26,14 @@ from setuptools.errors import CompileError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
 PURE_PYTHON = "set EXTRAP_NATIVE=off for the pure-Python package"
-CMAKE_SETTINGS = ("EXTRAP_CUDA", "EXTRAP_CUDA_ARCHS", "EXTRAP_EMULATION", "EXTRAP_SANITIZE", "EXTRAP_WERROR")
+CMAKE_SETTINGS = (
+    "EXTRAP_CUDA",
+    "EXTRAP_CUDA_ARCHS",
+    "EXTRAP_ISAS",
+    "EXTRAP_SANITIZE",
+    "EXTRAP_TESTING",
+    "EXTRAP_WERROR",
+)
 
 
 def native_wanted():

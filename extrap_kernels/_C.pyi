@@ -169,3 +169,11 @@ class testing:
     @staticmethod
     def read_by_stable_interface(use: bool) -> None:
         """Read tensors by torch's stable C interface where it can be used, or by their attributes."""
+
+    @staticmethod
+    def trace_step(row: bytes, **case: Any) -> list[Any]:
+        """Return the operations of one step of one element, for each outcome of its comparisons."""
+
+    @staticmethod
+    def trace_words(what: str, row: bytes, index: int, step: float) -> list[Any]:
+        """Return the operations that make noise or random bits of words."""

@@ -24,7 +24,7 @@ if missing_native_reason() is None:
 def _missing_reason() -> Optional[str]:
     reason = missing_native_reason()
     if reason is None and not _C.testing.emulation_built:
-        return "this build has no emulated CUDA kernels; build it with EXTRAP_EMULATION=ON (`make setup`)"
+        return "this build has no emulated CUDA kernels; build it with EXTRAP_TESTING=ON (`make setup`)"
     return reason
 
 

@@ -76,7 +76,12 @@ def tree(tmp_path_factory):
     cmake_lists = tree / "CMakeLists.txt"
     cmake_lists.write_text(cmake_lists.read_text().replace("-O3", "-O0"))  # the bits are the same, the build is shorter
     build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=tree, env={**os.environ, "EXTRAP_CUDA": "off"}, check=True)
+    subprocess.run(
+        build,
+        cwd=tree,
+        env={**os.environ, "EXTRAP_CUDA": "off", "EXTRAP_ISAS": "native", "EXTRAP_TESTING": "ON"},
+        check=True,
+    )
     return tree
 
 

@@ -6,7 +6,7 @@
 
 #include "cpu/threads.h"
 
-#if defined(EXTRAP_HAVE_X86_ISAS)
+#if defined(EXTRAP_HAVE_avx2)
 #include <cpuid.h>
 #endif
 
@@ -24,7 +24,7 @@ struct InstructionSet {
   const CpuKernels* kernels;
 };
 
-#if defined(EXTRAP_HAVE_X86_ISAS)
+#if defined(EXTRAP_HAVE_avx2)
 // Asked by hand: __builtin_cpu_supports("f16c") does not compile with Clang before 17 and GCC before 11.
 bool has_f16c() {
   unsigned eax, ebx, ecx, edx;
@@ -34,15 +34,22 @@ bool has_f16c() {
 
 std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> sets;
-#if defined(EXTRAP_HAVE_X86_ISAS)
-  __builtin_cpu_init();
+#if defined(EXTRAP_HAVE_avx512)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     sets.push_back({"avx512", &kernels_avx512});
+#endif
+#if defined(EXTRAP_HAVE_avx2)
   if (__builtin_cpu_supports("avx2") && has_f16c() && __builtin_cpu_supports("fma"))
     sets.push_back({"avx2", &kernels_avx2});
 #endif
+#if defined(EXTRAP_HAVE_portable)
   sets.push_back({"portable", &kernels_portable});
+#endif
+  if (sets.empty())
+    throw std::runtime_error(
+        "this build has CPU kernels for another processor only: it was built with EXTRAP_ISAS=native; reinstall "
+        "extrap_kernels here, or build it with EXTRAP_ISAS=all");
   return sets;
 }
 

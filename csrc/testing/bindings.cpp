@@ -44,8 +44,11 @@ void bind_testing(py::module_& m) {
   m.def(
       "emulate_tail", [](int units) { cuda::emulated_tail = units; },
       "Emulate only so many chunks, the last ones of each launch; 0: all.");
-  m.def("read_by_stable_interface", &read_by_stable_interface, "Read tensors by torch's stable C interface where it can be used, or not.");
+  m.def("read_by_stable_interface", &read_by_stable_interface,
+        "Read tensors by torch's stable C interface where it can be used, or not.");
+#if defined(EXTRAP_TESTING)
   bind_trace(m);
+#endif
 }
 
 }  // namespace extrap

@@ -9,7 +9,7 @@ namespace extrap::cuda {
 RuleLaunches emulated_rule(const char* name, int buffers, const TensorFormats& formats);
 SumLaunches emulated_sums(DType dtype);
 
-// Whether this build has them: see EXTRAP_EMULATION in CMakeLists.txt.
+// Whether this build has them: see EXTRAP_TESTING in CMakeLists.txt.
 extern const bool emulation_built;
 // Only so many units, the last ones of each launch, are emulated, or all of them where this is 0.
 extern int emulated_tail;

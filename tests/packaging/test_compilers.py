@@ -54,7 +54,7 @@ def what_make_runs(checkout, target):
 
 def test_the_demo_waits_for_nothing_that_only_tests_use(checkout):
     fill_environment(checkout)
-    left_out = "EXTRAP_EMULATION=OFF EXTRAP_CUDA=off"
+    left_out = "EXTRAP_TESTING=OFF EXTRAP_ISAS=native EXTRAP_CUDA=off"
     assert left_out in what_make_runs(checkout, "demo")
     (checkout / ".venv" / ".built").touch()
     assert "setup.py" not in what_make_runs(checkout, "demo")
