@@ -126,7 +126,7 @@ def bytes_moved(rule: str, dtype: torch.dtype) -> float:
     optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
-    return sum(size for _, size, _ in _C.testing.recorded_accesses(optimizer.step)) / numel
+    return sum(size for _, size, *_ in _C.testing.recorded_accesses(optimizer.step)) / numel
 
 
 def report_rows() -> list[KernelRow]:
