@@ -12,6 +12,7 @@ namespace extrap::cuda {
 constexpr int kParameterBytes = 32764;
 
 constexpr int kThreads = 256;
+constexpr int kWarp = 32;            // threads that access memory together
 constexpr int64_t kChunk = 4096;     // elements that a block steps at a time
 constexpr int64_t kSegment = 16384;  // elements that a block sums at a time
 
