@@ -242,7 +242,8 @@ struct StepKernel {
       if (s.restore) return_to_base(s.chunk, thread);
       return;
     }
-    for (Part<kPart> part(s.aligned, thread, s.chunk.count); part.left > 0; part.advance()) step_part(table, s, part);
+    for (Part<kPart> part(s.aligned, thread, s.chunk.count); part.left > 0; part.advance(kThreads))
+      step_part(table, s, part);
   }
 
   static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part) {

@@ -1,5 +1,5 @@
-// Sums of squares in double precision, deterministic: by position modulo what a block reads at a time, over these
-// positions, then over the segments of a row in their order. What is summed is said by a source.
+// Sums of squares in double precision, deterministic: by position modulo what a block or warp reads at a time, over
+// these positions, then over the segments of a row in their order. What is summed is said by a source.
 #pragma once
 
 #include <new>
@@ -13,13 +13,13 @@
 
 namespace extrap::cuda {
 
-// The elements of one row, of which a segment is summed. Rows of a tensor may be interleaved in memory.
-struct RowWalk {
-  int64_t length, row, rows, row_stride;
+// The rows of a tensor, which may be interleaved in memory.
+struct Rows {
+  int64_t count, length, stride;
 
-  EXTRAP_HD bool contiguous() const { return row_stride == length; }
+  EXTRAP_HD bool contiguous() const { return stride == length; }
 
-  EXTRAP_HD int64_t position(int64_t k) const { return (k / row_stride * rows + row) * row_stride + k % row_stride; }
+  EXTRAP_HD int64_t position(int64_t row, int64_t k) const { return (k / stride * count + row) * stride + k % stride; }
 };
 
 // The squares of one buffer: of x by row, or of the gradients.
@@ -140,9 +140,11 @@ struct SumKernel {
 
   struct Shared {
     double lanes[kValues][kLanes];
-    RowWalk walk;
+    Rows rows;
     int number, segments;
-    int64_t begin, end;
+    int team;            // threads that sum a row together: the block, or a warp of each short row
+    int64_t row;         // the first one of the block
+    int64_t begin, end;  // in the row
     uint32_t slot;
     bool aligned, is_last_segment, is_last;
     alignas(Source) unsigned char source[sizeof(Source)];
@@ -150,12 +152,14 @@ struct SumKernel {
     EXTRAP_HD const Source& values() const { return *reinterpret_cast<const Source*>(source); }
   };
 
-  static EXTRAP_HD void deliver(const LaunchTable& table, const Shared& s) {
+  static EXTRAP_HD void deliver(const LaunchTable& table, const Shared& s, int thread) {
     if constexpr (kTo == SumsTo::rows) {
-      const double sum = s.lanes[0][0];
-      table.workspace.row_rms[s.slot] = table.sums_only ? sum : ::sqrt(sum / static_cast<double>(s.walk.length));
-    } else {
-      for (int v = 0; v < kValues; ++v) table.workspace.norm_sums[kValues * s.slot + v] = s.lanes[v][0];
+      if (thread >= kThreads / s.team || s.row + thread >= s.rows.count) return;
+      const double sum = s.lanes[0][thread * s.team * kPart];
+      table.workspace.row_rms[s.slot + static_cast<uint32_t>(thread)] =
+          table.sums_only ? sum : ::sqrt(sum / static_cast<double>(s.rows.length));
+    } else if (thread < kValues) {
+      table.workspace.norm_sums[kValues * s.slot + static_cast<uint32_t>(thread)] = s.lanes[thread][0];
     }
   }
 
@@ -164,39 +168,39 @@ struct SumKernel {
     if (is_first || i != s.number) {
       s.number = i;
       new (s.source) Source(table, i);
-      s.walk.rows = table.rows(i);
-      s.walk.row_stride = table.row_stride(i);
-      s.walk.length = table.numel(i) / s.walk.rows;
-      s.segments = static_cast<int>((s.walk.length + kSegment - 1) / kSegment);
-      s.aligned = s.values().aligned() && (s.walk.rows == 1 || s.walk.row_stride % kPart == 0);
+      s.rows = {table.rows(i), table.numel(i) / table.rows(i), table.row_stride(i)};
+      s.segments = static_cast<int>((s.rows.length + kSegment - 1) / kSegment);
+      s.team = kThreads / rows_at_once(s.rows.count, s.rows.length);
+      s.aligned = s.values().aligned() && (s.rows.count == 1 || s.rows.stride % kPart == 0);
     }
     const uint32_t segment = static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i);
-    s.walk.row = segment / static_cast<uint32_t>(s.segments);
+    s.row = segment / static_cast<uint32_t>(s.segments) * static_cast<uint32_t>(kThreads / s.team);
     s.begin = segment % static_cast<uint32_t>(s.segments) * kSegment;
-    s.end = s.begin + kSegment < s.walk.length ? s.begin + kSegment : s.walk.length;
-    s.slot = kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.walk.row)
-                                 : static_cast<uint32_t>(i);
+    s.end = s.begin + kSegment < s.rows.length ? s.begin + kSegment : s.rows.length;
+    s.slot =
+        kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.row) : static_cast<uint32_t>(i);
   }
 
   // place(element): where an element of the segment lies.
   template <class Place>
   static EXTRAP_HD void add_parts(const Shared& s, int thread, const Place& place, double (&sums)[kValues][kPart]) {
-    Part<kPart> part(s.aligned, thread, static_cast<int>(s.end - s.begin));
+    Part<kPart> part(s.aligned, thread % s.team, static_cast<int>(s.end - s.begin));
     if (Source::kReadsAhead && s.aligned) {
       part.stride = 1;  // as it is: where no part may be scattered, the compiler loads several before it adds
-      for (; part.left >= kPart; part.advance()) s.values().add(part, place, sums);
+      for (; part.left >= kPart; part.advance(s.team)) s.values().add(part, place, sums);
     }
     EXTRAP_NO_UNROLL
-    for (; part.left > 0; part.advance()) s.values().add(part, place, sums);
+    for (; part.left > 0; part.advance(s.team)) s.values().add(part, place, sums);
   }
 
   static EXTRAP_HD void work(const LaunchTable&, Shared& s, int thread) {
     double sums[kValues][kPart] = {};
-    if (kTo != SumsTo::rows || s.walk.contiguous()) {
-      const int64_t begin = s.walk.row * s.walk.length + s.begin;
-      add_parts(s, thread, [&](int element) { return begin + element; }, sums);
-    } else {
-      add_parts(s, thread, [&](int element) { return s.walk.position(s.begin + element); }, sums);
+    const int64_t row = s.row + thread / s.team;
+    if (kTo != SumsTo::rows || s.rows.contiguous()) {
+      const int64_t begin = row * s.rows.length + s.begin;
+      if (row < s.rows.count) add_parts(s, thread, [&](int element) { return begin + element; }, sums);
+    } else if (row < s.rows.count) {
+      add_parts(s, thread, [&](int element) { return s.rows.position(row, s.begin + element); }, sums);
     }
     const Part<kPart> lanes(s.aligned, thread, kLanes);
     EXTRAP_UNROLL
@@ -206,17 +210,17 @@ struct SumKernel {
     }
   }
 
+  // Over each `count` lanes.
   template <class Block>
-  static EXTRAP_HD void reduce(Shared& s, int lanes, const Block& block) {
-    for (int v = 0; v < kValues; ++v) reduce_lanes(s.lanes[v], lanes, block);
+  static EXTRAP_HD void reduce(Shared& s, int groups, int count, const Block& block) {
+    for (int v = 0; v < kValues; ++v) reduce_lanes(s.lanes[v], groups, count, block);
   }
 
   template <class Block>
   static EXTRAP_HD void complete(const LaunchTable& table, Shared& s, const Block& block) {
-    reduce(s, kLanes, block);
+    reduce(s, kThreads / s.team, s.team * kPart, block);
+    if (s.segments == 1) return block.on_each_thread([&](int thread) { deliver(table, s, thread); });
     block.on_first_thread([&] {
-      s.is_last_segment = false;
-      if (s.segments == 1) return deliver(table, s);
       double* to = table.workspace.partial_sums + kValues * (partial(table, s) + s.begin / kSegment);
       for (int v = 0; v < kValues; ++v) to[v] = s.lanes[v][0];
       int32_t* arrivals = table.workspace.row_arrivals + s.slot;
@@ -230,7 +234,7 @@ struct SumKernel {
 
   // Where the partial sums of the row begin.
   static EXTRAP_HD int64_t partial(const LaunchTable& table, const Shared& s) {
-    return static_cast<int64_t>(table.get<uint32_t>(kFirst, s.number)) + s.walk.row * s.segments;
+    return static_cast<int64_t>(table.get<uint32_t>(kFirst, s.number)) + s.row * s.segments;
   }
 
   template <class Block>
@@ -243,8 +247,8 @@ struct SumKernel {
         s.lanes[v][thread] = sum;
       }
     });
-    reduce(s, kThreads, block);
-    block.on_first_thread([&] { deliver(table, s); });
+    reduce(s, 1, kThreads, block);
+    block.on_each_thread([&](int thread) { deliver(table, s, thread); });
   }
 
   template <class Block>
@@ -256,7 +260,7 @@ struct SumKernel {
           if (table.numel(i) > 0) sum += block.read(table.workspace.norm_sums + i);
         s.lanes[0][thread] = sum;
       });
-      reduce(s, kThreads, block);
+      reduce(s, 1, kThreads, block);
       block.on_first_thread([&] { *table.total += s.lanes[0][0]; });
     }
   }

@@ -56,9 +56,9 @@ struct Part {
         left(count - at),
         stride(aligned ? 1 : kWarp) {}
 
-  EXTRAP_HD void advance() {
-    at += kThreads * kCount;
-    left -= kThreads * kCount;
+  EXTRAP_HD void advance(int threads) {
+    at += threads * kCount;
+    left -= threads * kCount;
   }
 
   EXTRAP_HD int operator[](int k) const { return at + k * stride; }

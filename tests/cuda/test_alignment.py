@@ -14,11 +14,11 @@ def shifted(tensor, offset):
     return memory.as_strided(tensor.shape, tensor.stride(), offset).copy_(tensor)
 
 
-def run(rule, dtype, options, offset):
+def run(rule, dtype, options, offset, backend="cuda-emulated"):
     values = [helpers.random_like(torch.empty(shape, dtype=dtype), k) for k, shape in enumerate(SHAPES)]
     values[-1] = helpers.channels_last(values[-1])  # whose rows are interleaved after the permutation
     params = [torch.nn.Parameter(shifted(value, offset)) for value in (*values[:-1], values[-1].transpose(0, 3))]
-    optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend="cuda-emulated", **options)
+    optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend=backend, **options)
     for t in range(3):
         for k, p in enumerate(params):
             p.grad = shifted(torch.empty_like(p).copy_(helpers.random_like(p, 10 * t + k)), offset)
@@ -34,3 +34,12 @@ def run(rule, dtype, options, offset):
 @pytest.mark.parametrize("rule", ["adamw", "lars", "lamb"])
 def test_no_bit_depends_on_alignment(rule, dtype, options):
     helpers.assert_same_bits(run(rule, dtype, options, 1), run(rule, dtype, options, 0))
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lamb"])
+def test_rows_of_any_length_are_those_of_the_reference(rule):
+    """Whether a warp sums a row, a block, or several of them."""
+    actual, _ = run(rule, torch.float32, OPTIONS[1], 0)
+    expected, _ = run(rule, torch.float32, OPTIONS[1], 0, "reference")
+    for p, q in zip(actual, expected):
+        torch.testing.assert_close(p, q, rtol=3e-6, atol=3e-6)
