@@ -35,6 +35,8 @@ class Kernel(NamedTuple):
         local_accesses: instructions that read or write local memory.
         wide_loads: instructions that load 128 bits from global memory.
         wide_stores: instructions that store 128 bits to global memory.
+        half_loads: those that load 64 bits of a tensor: four numbers of 16 bits, or one of 64.
+        half_stores: those that store 64 bits.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Kernel(NamedTuple):
     local_accesses: int
     wide_loads: int
     wide_stores: int
+    half_loads: int
+    half_stores: int
 
 
 def cuobjdump(*arguments: str) -> str:
@@ -100,6 +104,8 @@ def kernels(library: str = _C.__file__) -> list[Kernel]:
                     len(re.findall(r"LDL\b", text)) + len(re.findall(r"STL\b", text)),
                     len(re.findall(r"LDG\.E\S*\.128", text)),
                     len(re.findall(r"STG\.E\S*\.128", text)),
+                    len(re.findall(r"LDG\.E\.EF\S*\.64", text)),  # scalars of a launch have no hint
+                    len(re.findall(r"STG\.E\S*\.64", text)),
                 )
             )
     return sorted(found)
@@ -126,7 +132,7 @@ def bytes_moved(rule: str, dtype: torch.dtype) -> float:
     optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
-    return sum(size for _, size, _ in _C.testing.recorded_accesses(optimizer.step)) / numel
+    return sum(size for _, size, *_ in _C.testing.recorded_accesses(optimizer.step)) / numel
 
 
 def report_rows() -> list[KernelRow]:
@@ -150,16 +156,18 @@ def launches(rule: str, numels: Sequence[int]) -> int:
 
 
 def markdown() -> str:
-    """Return a table with a line per kernel: its registers on each GPU, its stack, its 128-bit accesses."""
+    """Return a table with a line per kernel: its registers on each GPU, its stack, its 128-bit and 64-bit accesses."""
     found = kernels()
     targets = sorted({kernel.target for kernel in found}, key=lambda target: int(target[3:]))
-    lines = [f"| kernel | {' | '.join(targets)} | stack | 128-bit loads, stores |", "|---" * (3 + len(targets)) + "|"]
+    accesses = "128-bit loads, stores | 64-bit loads, stores"
+    lines = [f"| kernel | {' | '.join(targets)} | stack | {accesses} |", "|---" * (4 + len(targets)) + "|"]
     for name in sorted({kernel.name for kernel in found}):
         of_target = {kernel.target: kernel for kernel in found if kernel.name == name}
         registers = " | ".join(str(of_target[target].registers) for target in targets)
         stack = max(kernel.stack for kernel in of_target.values())
         wide = sorted({f"{kernel.wide_loads}, {kernel.wide_stores}" for kernel in of_target.values()})
-        lines.append(f"| {name} | {registers} | {stack} | {'; '.join(wide)} |")
+        half = sorted({f"{kernel.half_loads}, {kernel.half_stores}" for kernel in of_target.values()})
+        lines.append(f"| {name} | {registers} | {stack} | {'; '.join(wide)} | {'; '.join(half)} |")
     return "\n".join(lines)
 
 

@@ -155,8 +155,12 @@ class testing:
     emulation_built: bool
 
     @staticmethod
-    def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool]]:
-        """Return the memory accesses of emulated kernels that ``action`` runs: address, bytes, whether it stores."""
+    def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool, int]]:
+        """Return the memory accesses of emulated kernels that ``action`` runs.
+
+        Each has its address, its bytes, whether it stores, and its thread. Threads 32 k to 32 k + 31 are a warp; each
+        phase of each block has numbers of its own.
+        """
 
     @staticmethod
     def emulated_launches() -> int:

@@ -22,12 +22,15 @@ EXTRAP_HD void run_block(const LaunchTable& table, typename Kernel::Shared& shar
   if (shared.is_last) Kernel::finish(table, shared, block);
 }
 
-// The sum over all threads' lanes, left in the first; always in the same order.
+// The sum over each `count` lanes, a power of two, left in the first of them; always in the same order.
 template <class Block>
-EXTRAP_HD void reduce_lanes(double* lanes, const Block& block) {
-  for (int half = kThreads / 2; half > 0; half /= 2)
+EXTRAP_HD void reduce_lanes(double* lanes, int groups, int count, const Block& block) {
+  for (int half = count / 2; half > 0; half /= 2)
     block.on_each_thread([&](int thread) {
-      if (thread < half) lanes[thread] += lanes[thread + half];
+      for (int k = thread; k < groups * half; k += kThreads) {
+        double* to = lanes + k / half * count + k % half;
+        *to += to[half];
+      }
     });
 }
 

@@ -4,39 +4,40 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/macros.h"
 #include "testing/access_log.h"
 
 namespace extrap::cuda {
 
-// What one 128-bit access moves.
-struct alignas(16) Vec16 {
-  uint32_t word[4];
+constexpr int kWidestAccess = 16;  // bytes
+
+// Several numbers, which one access moves.
+template <int kBytes>
+struct alignas(kBytes) Packet {
+  static_assert(kBytes <= kWidestAccess);
+  uint32_t word[kBytes / 4];
 };
 
 enum class Reuse { none, soon };
 
+#if defined(__CUDACC__)
+// What the intrinsics take for a T.
+template <class T>
+using Raw = std::conditional_t<
+    sizeof(T) == 16, uint4,
+    std::conditional_t<sizeof(T) == 8, uint2, std::conditional_t<sizeof(T) == 4, unsigned, unsigned short>>>;
+#endif
+
 template <class T>
 EXTRAP_HD T load(const T* from) {
   record(from, false);
+  T value;
 #if defined(__CUDA_ARCH__)
-  T value;
-  if constexpr (sizeof(T) == 16) {
-    const uint4 raw = __ldcs(reinterpret_cast<const uint4*>(from));
-    memcpy(&value, &raw, sizeof value);
-  } else if constexpr (sizeof(T) == 8) {
-    const unsigned long long raw = __ldcs(reinterpret_cast<const unsigned long long*>(from));
-    memcpy(&value, &raw, sizeof value);
-  } else if constexpr (sizeof(T) == 4) {
-    const unsigned raw = __ldcs(reinterpret_cast<const unsigned*>(from));
-    memcpy(&value, &raw, sizeof value);
-  } else {
-    const unsigned short raw = __ldcs(reinterpret_cast<const unsigned short*>(from));
-    memcpy(&value, &raw, sizeof value);
-  }
+  const Raw<T> raw = __ldcs(reinterpret_cast<const Raw<T>*>(from));
+  memcpy(&value, &raw, sizeof value);
 #else
-  T value;
   memcpy(&value, from, sizeof value);
 #endif
   return value;
@@ -47,16 +48,12 @@ EXTRAP_HD void store(T* to, T value) {
   record(to, true);
 #if defined(__CUDA_ARCH__)
   __builtin_assume(__isGlobal(to));
-  if constexpr (sizeof(T) == 16) {
-    uint4 raw;
-    memcpy(&raw, &value, sizeof raw);
-    if constexpr (kReuse == Reuse::none)
-      __stcs(reinterpret_cast<uint4*>(to), raw);
-    else
-      *reinterpret_cast<uint4*>(to) = raw;
-  } else {
-    *to = value;
-  }
+  Raw<T> raw;
+  memcpy(&raw, &value, sizeof raw);
+  if constexpr (kReuse == Reuse::none)
+    __stcs(reinterpret_cast<Raw<T>*>(to), raw);
+  else
+    *reinterpret_cast<Raw<T>*>(to) = raw;
 #else
   memcpy(to, &value, sizeof value);
 #endif

@@ -138,7 +138,8 @@ void CudaPlan::set_slots(NoiseScale scale) {
 
 int64_t CudaPlan::segments(size_t i) const {
   const TensorEntry& t = bucket_.entries()[i];
-  return t.rows * parts(t.numel / t.rows, kSegment);
+  const int64_t length = t.numel / t.rows;
+  return parts(t.rows, rows_at_once(t.rows, length)) * parts(length, kSegment);
 }
 
 std::pair<size_t, size_t> CudaPlan::scratch_sizes(const py::bytes& row) {

@@ -22,15 +22,12 @@ struct StepKernel {
   using Base = typename Types::Base;
   using Buffer = typename Types::Signed;
   static_assert(std::is_same_v<Buffer, A> && std::is_same_v<typename Types::Unsigned, A>,
-                "low-precision buffers need groups of eight and random bits to round by");
+                "low-precision buffers need random bits to round by");
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::Buffers::kCount;
-  // A thread takes a group at a time: as many elements as the format of fewest bits has in 16 bytes. It computes them
-  // in parts, each of which a Philox counter has noise for, and stores what is done, so that few registers are in use.
-  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
-  static constexpr int kPart = kGroup < 4 ? kGroup : 4;
-  // Gradients of fewer bits than the arithmetic are loaded for the whole group, as y is stored.
-  static constexpr bool kWholeGradient = sizeof(G) < sizeof(A);
+  // A thread takes as many elements at a time as 128 bits have of the arithmetic type: a Philox counter has noise for
+  // them, and in formats of fewer bits the accesses of a warp still leave no gaps.
+  static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
   // On a multiprocessor: leaves a thread 64 registers; 80 for rules with norms, 128 where a number takes two.
@@ -71,18 +68,11 @@ struct StepKernel {
     EXTRAP_HD const Rule& rule() const { return *reinterpret_cast<const Rule*>(rule_bytes); }
   };
 
-  struct Group {
-    int at, count;  // in the chunk
-    bool vector;
-    Tile<P, kGroup> y;
-    Tile<G, kWholeGradient ? kGroup : kPart> gradient, local;
-  };
-
   static EXTRAP_HD bool aligned(const TensorEntry& t) {
-    uintptr_t bits = reinterpret_cast<uintptr_t>(t.y) | reinterpret_cast<uintptr_t>(t.base) |
-                     reinterpret_cast<uintptr_t>(t.gradient) | reinterpret_cast<uintptr_t>(t.local);
-    for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(t.buffers[k]);
-    return bits % sizeof(Vec16) == 0;
+    bool all = Tile<P, kPart>::aligned(t.y) && Tile<Base, kPart>::aligned(t.base) &&
+               Tile<G, kPart>::aligned(t.gradient) && Tile<G, kPart>::aligned(t.local);
+    for (int b = 0; b < kBuffers; ++b) all = all && Tile<Buffer, kPart>::aligned(t.buffers[b]);
+    return all;
   }
 
   static EXTRAP_HD double trust(const LaunchTable& table, int i, const StepConfig& config) {
@@ -169,44 +159,39 @@ struct StepKernel {
               s.chunk);
   }
 
-  struct Part {
-    int at, count;  // in the chunk
+  // Of a part.
+  struct Numbers {
+    Tile<P, kPart> y;
     Tile<Base, kPart> x;
     Tile<Buffer, kPart> buffers[kBuffers > 0 ? kBuffers : 1];
+    Tile<G, kPart> gradient, local;
   };
 
-  static EXTRAP_HD void load(const Shared& s, int at, Group& group) {
+  static EXTRAP_HD void load(const Shared& s, const Part<kPart>& part, Numbers& n) {
     const Chunk& c = s.chunk;
-    group.at = at;
-    group.count = c.count - at;
-    group.vector = s.aligned && group.count >= kGroup;
-    if (kWholeGradient) load_gradients(s, 0, group);
-    if (s.adopts) group.y.load(c.y + at, group.vector, group.count);
+    n.x.load(c.base, part);
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) n.buffers[b].load(c.buffers[b], part);
+    n.gradient.load(c.gradient, part);
+    if (c.local) n.local.load(c.local, part);
+    if (s.adopts) n.y.load(c.y, part);
   }
 
-  static EXTRAP_HD void load_gradients(const Shared& s, int first, Group& group) {
-    const int at = group.at + first;
-    group.gradient.load(s.chunk.gradient + at, group.vector, group.count - first);
-    if (s.chunk.local) group.local.load(s.chunk.local + at, group.vector, group.count - first);
-  }
-
-  // Steps element k of a part, which is element `first + k` of the group; returns y without its noise, and in `l` the
-  // local gradient.
-  static EXTRAP_HD A compute(const Shared& s, const Group& group, int first, int k, Part& part, A& l) {
+  // Steps element k of a part; returns y without its noise, and in `l` the local gradient.
+  static EXTRAP_HD A compute(const Shared& s, int k, Numbers& n, A& l) {
     const StepConstants<A>& c = s.constants();
-    A x = part.x[k];
-    if (s.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), group.y[first + k]);
+    A x = n.x[k];
+    if (s.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), n.y[k]);
     A buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) buffers[b] = part.buffers[b][k];
-    const int loaded = kWholeGradient ? first + k : k;
-    const A g = prepared_gradient(c, group.gradient[loaded], x);
-    l = s.chunk.local ? prepared_gradient(c, group.local[loaded], x) : g;
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = n.buffers[b][k];
+    const A g = prepared_gradient(c, n.gradient[k], x);
+    l = s.chunk.local ? prepared_gradient(c, n.local[k], x) : g;
     const A y =
         s.updates ? corrected_step(s.rule(), c, g, l, x, buffers) : extragradient_step(s.rule(), c, g, l, x, buffers);
-    part.x.set(k, x);
+    n.x.set(k, x);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) part.buffers[b].set(k, buffers[b]);
+    for (int b = 0; b < kBuffers; ++b) n.buffers[b].set(k, buffers[b]);
     return y;
   }
 
@@ -222,19 +207,19 @@ struct StepKernel {
     return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : s.amplitude;
   }
 
-  // Noise of the part from `at` on in the chunk.
-  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, int at, float (&noise)[kPart]) {
-    const int64_t element = s.chunk.begin + at;
-    if (!s.sharded) {
-      const NoiseLanes<float> lanes = draw(table, s.tensor, element);
+  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part,
+                                  float (&noise)[kPart]) {
+    if (!s.sharded && part.stride == 1) {
+      const NoiseLanes<float> lanes = draw(table, s.tensor, s.chunk.begin + part.at);
       EXTRAP_UNROLL
-      for (int k = 0; k < kPart; ++k) noise[k] = kPart == 2 && at % 4 != 0 ? lanes.lane[k + 2] : lanes.lane[k];
+      for (int k = 0; k < kPart; ++k) noise[k] = kPart == 2 && part.at % 4 != 0 ? lanes.lane[k + 2] : lanes.lane[k];
       return;
     }
-    // In the whole tensor a part may begin anywhere, and an extent may end in it.
+    // The elements lie apart, or in the whole tensor they may begin anywhere and an extent may end among them.
     EXTRAP_NO_UNROLL
     for (int e = 0; e < kPart; ++e) {
-      const int64_t at_whole = position(s.tensor, element + e);
+      const int64_t element = s.chunk.begin + part[e];
+      const int64_t at_whole = s.sharded ? position(s.tensor, element) : element;
       const NoiseLanes<float> lanes = draw(table, s.tensor, at_whole);
       const int lane = static_cast<int>(at_whole % 4);
       EXTRAP_UNROLL
@@ -244,12 +229,12 @@ struct StepKernel {
     }
   }
 
-  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, int at, const A (&l)[kPart],
-                                  A (&y)[kPart]) {
+  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, const Part<kPart>& part,
+                                  const A (&l)[kPart], A (&y)[kPart]) {
     float noise[kPart];
-    draw_part(table, s, at, noise);
+    draw_part(table, s, part, noise);
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, at + k, l[k]);
+    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, part[k], l[k]);
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
@@ -261,46 +246,33 @@ struct StepKernel {
       if (s.restore) return_to_base(s.chunk, thread);
       return;
     }
-    for (int at = thread * kGroup; at < s.chunk.count; at += kThreads * kGroup) {
-      Group group;
-      load(s, at, group);
-      EXTRAP_UNROLL
-      for (int first = 0; first < kGroup; first += kPart) step_part(table, s, first, group);
-      group.y.template store<Reuse::soon>(s.chunk.y + at, group.vector, group.count);
-    }
+    for (Part<kPart> part(s.aligned, thread, s.chunk.count); part.left > 0; part.advance(kThreads))
+      step_part(table, s, part);
   }
 
-  static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, int first, Group& group) {
-    Part part;
-    load_part(s, first, group, part);
-    if (!kWholeGradient) load_gradients(s, first, group);
+  static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part) {
+    Numbers n;
+    load(s, part, n);
     A y[kPart], l[kPart];
     EXTRAP_UNROLL
     for (int k = 0; k < kPart; ++k) {
-      y[k] = compute(s, group, first, k, part, l[k]);
+      y[k] = compute(s, k, n, l[k]);
       EXTRAP_REREAD_MEMORY();
     }
-    store_part(s, group, part);
+    store_state(s, part, n);
     if constexpr (kNoise)
-      if (s.noisy) add_noise(table, s, part.at, l, y);
+      if (s.noisy) add_noise(table, s, part, l, y);
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; k += 2) group.y.set_pair(first + k, y[k], y[k + 1]);
+    for (int k = 0; k < kPart; k += 2) n.y.set_pair(k, y[k], y[k + 1]);
+    n.y.template store<Reuse::soon>(s.chunk.y, part);
   }
 
-  static EXTRAP_HD void load_part(const Shared& s, int first, const Group& group, Part& part) {
-    part.at = group.at + first;
-    part.count = group.count - first;
-    part.x.load(s.chunk.base + part.at, group.vector, part.count);
-    EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) part.buffers[b].load(s.chunk.buffers[b] + part.at, group.vector, part.count);
-  }
-
-  static EXTRAP_HD void store_part(const Shared& s, const Group& group, const Part& part) {
-    if (!s.base_is_y) part.x.template store<Reuse::none>(s.chunk.base + part.at, group.vector, part.count);
+  // Before the noise is drawn, so that few registers are in use.
+  static EXTRAP_HD void store_state(const Shared& s, const Part<kPart>& part, const Numbers& n) {
+    if (!s.base_is_y) n.x.template store<Reuse::none>(s.chunk.base, part);
     if (!s.updates) return;
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b)
-      part.buffers[b].template store<Reuse::none>(s.chunk.buffers[b] + part.at, group.vector, part.count);
+    for (int b = 0; b < kBuffers; ++b) n.buffers[b].template store<Reuse::none>(s.chunk.buffers[b], part);
   }
 
   template <class Block>

@@ -1,5 +1,5 @@
-// Sums of squares in double precision, deterministic: by thread, over the threads of a block, then over the segments of
-// a row in their order. What is summed is said by a source.
+// Sums of squares in double precision, deterministic: by position modulo what a block or warp reads at a time, over
+// these positions, then over the segments of a row in their order. What is summed is said by a source.
 #pragma once
 
 #include <new>
@@ -13,34 +13,33 @@
 
 namespace extrap::cuda {
 
-// The elements of one row, of which a segment is summed. Rows of a tensor may be interleaved in memory.
-struct RowWalk {
-  int64_t length, row, rows, row_stride;
+// The rows of a tensor, which may be interleaved in memory.
+struct Rows {
+  int64_t count, length, stride;
 
-  EXTRAP_HD bool contiguous() const { return row_stride == length; }
+  EXTRAP_HD bool contiguous() const { return stride == length; }
 
-  EXTRAP_HD int64_t position(int64_t k) const {
-    if (contiguous()) return row * length + k;
-    return (k / row_stride * rows + row) * row_stride + k % row_stride;
-  }
+  EXTRAP_HD int64_t position(int64_t row, int64_t k) const { return (k / stride * count + row) * stride + k % stride; }
 };
 
 // The squares of one buffer: of x by row, or of the gradients.
 template <class T, Column kColumn>
 struct BufferSource {
   static constexpr int kValues = 1;
-  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / sizeof(T));
+  static constexpr bool kReadsAhead = true;
+  static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(T));
   const T* buffer;
 
   EXTRAP_HD BufferSource(const LaunchTable& table, int i) : buffer(table.pointer<const T>(kColumn, i)) {}
 
-  EXTRAP_HD bool aligned() const { return reinterpret_cast<uintptr_t>(buffer) % sizeof(Vec16) == 0; }
+  EXTRAP_HD bool aligned() const { return Tile<T, kPart>::aligned(buffer); }
 
-  EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
-    Tile<T, kGroup> values;
-    values.load(buffer + at, vector, count);
+  template <class Place>
+  EXTRAP_HD void add(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
+    Tile<T, kPart> values;
+    values.load(buffer, part, place);
     EXTRAP_UNROLL
-    for (int k = 0; k < kGroup; ++k) sums[0] += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+    for (int k = 0; k < kPart; ++k) sums[0][k] += static_cast<double>(values[k]) * static_cast<double>(values[k]);
   }
 };
 
@@ -57,7 +56,8 @@ struct NormSource {
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::kNorm == Norm::update ? Rule::Buffers::kCount : 0;
   static constexpr int kValues = 2;
-  static constexpr int kGroup = static_cast<int>(sizeof(Vec16) / (sizeof(P) < sizeof(G) ? sizeof(P) : sizeof(G)));
+  static constexpr bool kReadsAhead = false;
+  static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
   const Base* x;
   const P* y;  // null where it is x, or does not count
   const G* gradient;
@@ -83,33 +83,34 @@ struct NormSource {
   }
 
   EXTRAP_HD bool aligned() const {
-    uintptr_t bits =
-        reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) | reinterpret_cast<uintptr_t>(gradient);
-    for (int k = 0; k < kBuffers; ++k) bits |= reinterpret_cast<uintptr_t>(buffers[k]);
-    return bits % sizeof(Vec16) == 0;
+    bool all = Tile<Base, kPart>::aligned(x) && Tile<P, kPart>::aligned(y) && Tile<G, kPart>::aligned(gradient);
+    for (int b = 0; b < kBuffers; ++b) all = all && Tile<Buffer, kPart>::aligned(buffers[b]);
+    return all;
   }
 
-  EXTRAP_HD void load_x(int64_t at, bool vector, int count, Tile<Base, kGroup>& xs) const {
-    xs.load(x + at, vector, count);
+  template <class Place>
+  EXTRAP_HD void load_x(const Part<kPart>& part, const Place& place, Tile<Base, kPart>& xs) const {
+    xs.load(x, part, place);
     if (!y) return;
-    Tile<P, kGroup> ys;
-    ys.load(y + at, vector, count);
+    Tile<P, kPart> ys;
+    ys.load(y, part, place);
     EXTRAP_UNROLL
-    for (int k = 0; k < kGroup; ++k)
+    for (int k = 0; k < kPart; ++k)
       xs.set(k, adopted_base(xs[k], Format<P>::template decode<A>(Format<P>::encode(xs[k])), ys[k]));
   }
 
-  EXTRAP_HD void add(int64_t at, bool vector, int count, double (&sums)[kValues]) const {
-    Tile<Base, kGroup> xs;
-    Tile<Buffer, kGroup> moments[kBuffers > 0 ? kBuffers : 1];
-    Tile<G, kGroup> gs;
-    load_x(at, vector, count, xs);
-    gs.load(gradient + at, vector, count);
+  template <class Place>
+  EXTRAP_HD void add(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
+    Tile<Base, kPart> xs;
+    Tile<Buffer, kPart> moments[kBuffers > 0 ? kBuffers : 1];
+    Tile<G, kPart> gs;
+    load_x(part, place, xs);
+    gs.load(gradient, part, place);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) moments[b].load(buffers[b] + at, vector, count);
+    for (int b = 0; b < kBuffers; ++b) moments[b].load(buffers[b], part, place);
     EXTRAP_UNROLL
-    for (int k = 0; k < kGroup; ++k) {
-      if (!vector && k >= count) break;
+    for (int k = 0; k < kPart; ++k) {
+      if (!part.has(k)) break;
       A u = unscaled_gradient(constants, gs[k]);
       if constexpr (Rule::kNorm == Norm::update) {
         A own[kBuffers], z;
@@ -118,8 +119,9 @@ struct NormSource {
         const A g = u;
         rule.direction(g, g, xs[k], own, u, z);
       }
-      sums[0] += static_cast<double>(xs[k]) * static_cast<double>(xs[k]);
-      sums[1] += static_cast<double>(u) * static_cast<double>(u);
+      sums[0][k] += static_cast<double>(xs[k]) * static_cast<double>(xs[k]);
+      sums[1][k] += static_cast<double>(u) * static_cast<double>(u);
+      EXTRAP_REREAD_MEMORY();
     }
   }
 };
@@ -131,13 +133,18 @@ enum class SumsTo { norms, rows, total };
 template <class Source, SumsTo kTo>
 struct SumKernel {
   static constexpr int kValues = Source::kValues;
-  static constexpr int kResidentBlocks = 3;
+  static constexpr int kResidentBlocks = 4;
+  static constexpr int kPart = Source::kPart;
+  // A thread has a sum for each element of a part, so that the order does not depend on which elements it takes.
+  static constexpr int kLanes = kThreads * kPart;
 
   struct Shared {
-    double lanes[kValues][kThreads];
-    RowWalk walk;
+    double lanes[kValues][kLanes];
+    Rows rows;
     int number, segments;
-    int64_t begin, end;
+    int team;            // threads that sum a row together: the block, or a warp of each short row
+    int64_t row;         // the first one of the block
+    int64_t begin, end;  // in the row
     uint32_t slot;
     bool aligned, is_last_segment, is_last;
     alignas(Source) unsigned char source[sizeof(Source)];
@@ -145,12 +152,14 @@ struct SumKernel {
     EXTRAP_HD const Source& values() const { return *reinterpret_cast<const Source*>(source); }
   };
 
-  static EXTRAP_HD void deliver(const LaunchTable& table, const Shared& s) {
+  static EXTRAP_HD void deliver(const LaunchTable& table, const Shared& s, int thread) {
     if constexpr (kTo == SumsTo::rows) {
-      const double sum = s.lanes[0][0];
-      table.workspace.row_rms[s.slot] = table.sums_only ? sum : ::sqrt(sum / static_cast<double>(s.walk.length));
-    } else {
-      for (int v = 0; v < kValues; ++v) table.workspace.norm_sums[kValues * s.slot + v] = s.lanes[v][0];
+      if (thread >= kThreads / s.team || s.row + thread >= s.rows.count) return;
+      const double sum = s.lanes[0][thread * s.team * kPart];
+      table.workspace.row_rms[s.slot + static_cast<uint32_t>(thread)] =
+          table.sums_only ? sum : ::sqrt(sum / static_cast<double>(s.rows.length));
+    } else if (thread < kValues) {
+      table.workspace.norm_sums[kValues * s.slot + static_cast<uint32_t>(thread)] = s.lanes[thread][0];
     }
   }
 
@@ -159,46 +168,59 @@ struct SumKernel {
     if (is_first || i != s.number) {
       s.number = i;
       new (s.source) Source(table, i);
-      s.walk.rows = table.rows(i);
-      s.walk.row_stride = table.row_stride(i);
-      s.walk.length = table.numel(i) / s.walk.rows;
-      s.segments = static_cast<int>((s.walk.length + kSegment - 1) / kSegment);
-      s.aligned = s.values().aligned() && (s.walk.rows == 1 || s.walk.row_stride % Source::kGroup == 0);
+      s.rows = {table.rows(i), table.numel(i) / table.rows(i), table.row_stride(i)};
+      s.segments = static_cast<int>((s.rows.length + kSegment - 1) / kSegment);
+      s.team = kThreads / rows_at_once(s.rows.count, s.rows.length);
+      s.aligned = s.values().aligned() && (s.rows.count == 1 || s.rows.stride % kPart == 0);
     }
     const uint32_t segment = static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i);
-    s.walk.row = segment / static_cast<uint32_t>(s.segments);
+    s.row = segment / static_cast<uint32_t>(s.segments) * static_cast<uint32_t>(kThreads / s.team);
     s.begin = segment % static_cast<uint32_t>(s.segments) * kSegment;
-    s.end = s.begin + kSegment < s.walk.length ? s.begin + kSegment : s.walk.length;
-    s.slot = kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.walk.row)
-                                 : static_cast<uint32_t>(i);
+    s.end = s.begin + kSegment < s.rows.length ? s.begin + kSegment : s.rows.length;
+    s.slot =
+        kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.row) : static_cast<uint32_t>(i);
+  }
+
+  // place(element): where an element of the segment lies.
+  template <class Place>
+  static EXTRAP_HD void add_parts(const Shared& s, int thread, const Place& place, double (&sums)[kValues][kPart]) {
+    Part<kPart> part(s.aligned, thread % s.team, static_cast<int>(s.end - s.begin));
+    if (Source::kReadsAhead && s.aligned) {
+      part.stride = 1;  // as it is: where no part may be scattered, the compiler loads several before it adds
+      for (; part.left >= kPart; part.advance(s.team)) s.values().add(part, place, sums);
+    }
+    EXTRAP_NO_UNROLL
+    for (; part.left > 0; part.advance(s.team)) s.values().add(part, place, sums);
   }
 
   static EXTRAP_HD void work(const LaunchTable&, Shared& s, int thread) {
-    double sums[kValues] = {};
-    for (int64_t k = s.begin + thread * Source::kGroup; k < s.end; k += kThreads * Source::kGroup) {
-      const int count = static_cast<int>(s.end - k);
-      if (s.walk.contiguous() || (s.aligned && count >= Source::kGroup)) {
-        s.values().add(s.walk.position(k), s.aligned && count >= Source::kGroup, count, sums);
-      } else {
-        for (int64_t e = k; e < s.end && e < k + Source::kGroup; ++e)
-          s.values().add(s.walk.position(e), false, 1, sums);
-      }
+    double sums[kValues][kPart] = {};
+    const int64_t row = s.row + thread / s.team;
+    if (kTo != SumsTo::rows || s.rows.contiguous()) {
+      const int64_t begin = row * s.rows.length + s.begin;
+      if (row < s.rows.count) add_parts(s, thread, [&](int element) { return begin + element; }, sums);
+    } else if (row < s.rows.count) {
+      add_parts(s, thread, [&](int element) { return s.rows.position(row, s.begin + element); }, sums);
     }
+    const Part<kPart> lanes(s.aligned, thread, kLanes);
     EXTRAP_UNROLL
-    for (int v = 0; v < kValues; ++v) s.lanes[v][thread] = sums[v];
+    for (int v = 0; v < kValues; ++v) {
+      EXTRAP_UNROLL
+      for (int k = 0; k < kPart; ++k) s.lanes[v][lanes[k]] = sums[v][k];
+    }
   }
 
+  // Over each `count` lanes.
   template <class Block>
-  static EXTRAP_HD void reduce(Shared& s, const Block& block) {
-    for (int v = 0; v < kValues; ++v) reduce_lanes(s.lanes[v], block);
+  static EXTRAP_HD void reduce(Shared& s, int groups, int count, const Block& block) {
+    for (int v = 0; v < kValues; ++v) reduce_lanes(s.lanes[v], groups, count, block);
   }
 
   template <class Block>
   static EXTRAP_HD void complete(const LaunchTable& table, Shared& s, const Block& block) {
-    reduce(s, block);
+    reduce(s, kThreads / s.team, s.team * kPart, block);
+    if (s.segments == 1) return block.on_each_thread([&](int thread) { deliver(table, s, thread); });
     block.on_first_thread([&] {
-      s.is_last_segment = false;
-      if (s.segments == 1) return deliver(table, s);
       double* to = table.workspace.partial_sums + kValues * (partial(table, s) + s.begin / kSegment);
       for (int v = 0; v < kValues; ++v) to[v] = s.lanes[v][0];
       int32_t* arrivals = table.workspace.row_arrivals + s.slot;
@@ -212,7 +234,7 @@ struct SumKernel {
 
   // Where the partial sums of the row begin.
   static EXTRAP_HD int64_t partial(const LaunchTable& table, const Shared& s) {
-    return static_cast<int64_t>(table.get<uint32_t>(kFirst, s.number)) + s.walk.row * s.segments;
+    return static_cast<int64_t>(table.get<uint32_t>(kFirst, s.number)) + s.row * s.segments;
   }
 
   template <class Block>
@@ -225,8 +247,8 @@ struct SumKernel {
         s.lanes[v][thread] = sum;
       }
     });
-    reduce(s, block);
-    block.on_first_thread([&] { deliver(table, s); });
+    reduce(s, 1, kThreads, block);
+    block.on_each_thread([&](int thread) { deliver(table, s, thread); });
   }
 
   template <class Block>
@@ -238,7 +260,7 @@ struct SumKernel {
           if (table.numel(i) > 0) sum += block.read(table.workspace.norm_sums + i);
         s.lanes[0][thread] = sum;
       });
-      reduce(s, block);
+      reduce(s, 1, kThreads, block);
       block.on_first_thread([&] { *table.total += s.lanes[0][0]; });
     }
   }

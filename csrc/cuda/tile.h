@@ -1,7 +1,8 @@
-// Consecutive numbers of one format in the registers of a thread, and their way from and to memory.
+// Which elements a thread takes, and numbers of one format in its registers on their way from and to memory.
 #pragma once
 
 #include "core/formats.h"
+#include "cuda/launch_table.h"
 #include "cuda/memory.h"
 
 namespace extrap::cuda {
@@ -42,57 +43,77 @@ EXTRAP_HD void store_one(T* to, typename Format<T>::Value value) {
   cuda::store<Reuse::soon>(reinterpret_cast<Stored*>(to), Format<T>::encode(value));
 }
 
-// kCount consecutive numbers of format T, held as they are stored, which takes fewer registers than the arithmetic
-// type.
+// The elements that a thread takes at a time, of a chunk or segment. Those of a warp follow each other in every access:
+// consecutive elements of each thread where all buffers are aligned, since one access moves them; else single ones, so
+// that it does not matter where a buffer begins.
+template <int kCount>
+struct Part {
+  int at, left;  // the first element, and how many there are from it on
+  int stride;    // to the next one
+
+  EXTRAP_HD Part(bool aligned, int thread, int count)
+      : at(aligned ? thread * kCount : thread / kWarp * kWarp * kCount + thread % kWarp),
+        left(count - at),
+        stride(aligned ? 1 : kWarp) {}
+
+  EXTRAP_HD void advance(int threads) {
+    at += threads * kCount;
+    left -= threads * kCount;
+  }
+
+  EXTRAP_HD int operator[](int k) const { return at + k * stride; }
+  EXTRAP_HD bool has(int k) const { return k * stride < left; }
+  EXTRAP_HD bool in_one_access() const { return stride == 1 && left >= kCount; }
+};
+
+// The numbers of a part in format T, held as they are stored, which takes fewer registers than the arithmetic type.
 template <class T, int kCount>
 struct Tile {
   using Value = typename Format<T>::Value;
   using Stored = typename Format<T>::template Stored<Value>;
-  static constexpr int kInVec = static_cast<int>(sizeof(Vec16) / sizeof(T));
-  static_assert(kCount % kInVec == 0);
-  uint32_t words[kCount * sizeof(T) / 4];
+  Packet<kCount * sizeof(T)> packet;
 
-  EXTRAP_HD Value operator[](int k) const { return Format<T>::template decode<Value>(extract<Stored>(words, k)); }
+  static EXTRAP_HD bool aligned(const void* buffer) { return reinterpret_cast<uintptr_t>(buffer) % sizeof packet == 0; }
 
-  EXTRAP_HD void set(int k, Value value) { insert(Format<T>::encode(value), k, words); }
+  EXTRAP_HD Value operator[](int k) const { return Format<T>::template decode<Value>(extract<Stored>(packet.word, k)); }
+
+  EXTRAP_HD void set(int k, Value value) { insert(Format<T>::encode(value), k, packet.word); }
 
   // k is even.
   EXTRAP_HD void set_pair(int k, Value low, Value high) {
     if constexpr (sizeof(T) == 2) {
-      words[k / 2] = Format<T>::encode_pair(low, high);
+      packet.word[k / 2] = Format<T>::encode_pair(low, high);
     } else {
       set(k, low);
       set(k + 1, high);
     }
   }
 
-  // 128 bits at a time if `vector`, else one by one as far as `count` goes, then zeros.
-  EXTRAP_HD void load(const T* from, bool vector, int count) {
-    if (vector) {
-      EXTRAP_UNROLL
-      for (int v = 0; v < kCount / kInVec; ++v) {
-        const Vec16 vec = cuda::load(reinterpret_cast<const Vec16*>(from) + v);
-        EXTRAP_UNROLL
-        for (int w = 0; w < 4; ++w) words[4 * v + w] = vec.word[w];
-      }
+  // Zeros where there are no elements. place(element): where it lies.
+  template <class Place>
+  EXTRAP_HD void load(const T* from, const Part<kCount>& part, const Place& place) {
+    if (part.in_one_access()) {
+      packet = cuda::load(reinterpret_cast<const decltype(packet)*>(from + place(part.at)));
     } else {
       EXTRAP_UNROLL
       for (int k = 0; k < kCount; ++k)
-        insert(k < count ? cuda::load(reinterpret_cast<const Stored*>(from) + k) : Stored{}, k, words);
+        insert(part.has(k) ? cuda::load(reinterpret_cast<const Stored*>(from) + place(part[k])) : Stored{}, k,
+               packet.word);
     }
   }
 
+  EXTRAP_HD void load(const T* from, const Part<kCount>& part) {
+    load(from, part, [](int element) { return element; });
+  }
+
   template <Reuse kReuse>
-  EXTRAP_HD void store(T* to, bool vector, int count) const {
-    if (vector) {
-      EXTRAP_UNROLL
-      for (int v = 0; v < kCount / kInVec; ++v)
-        cuda::store<kReuse>(reinterpret_cast<Vec16*>(to) + v,
-                            Vec16{{words[4 * v], words[4 * v + 1], words[4 * v + 2], words[4 * v + 3]}});
+  EXTRAP_HD void store(T* to, const Part<kCount>& part) const {
+    if (part.in_one_access()) {
+      cuda::store<kReuse>(reinterpret_cast<decltype(packet)*>(to + part.at), packet);
     } else {
       EXTRAP_UNROLL
       for (int k = 0; k < kCount; ++k)
-        if (k < count) cuda::store<kReuse>(reinterpret_cast<Stored*>(to) + k, extract<Stored>(words, k));
+        if (part.has(k)) cuda::store<kReuse>(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
     }
   }
 };

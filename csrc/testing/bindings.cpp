@@ -16,8 +16,8 @@ namespace py = pybind11;
 namespace extrap {
 namespace {
 
-// What `action` does to memory in emulated kernels: (address, bytes, whether it is a store) of each access.
-std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::function& action) {
+// What `action` does to memory in emulated kernels: (address, bytes, whether it is a store, thread) of each access.
+std::vector<std::tuple<uint64_t, uint32_t, bool, uint64_t>> recorded_accesses(const py::function& action) {
   std::vector<cuda::Access> log;
   struct Recording {
     explicit Recording(std::vector<cuda::Access>& to) { cuda::access_log = &to; }
@@ -27,9 +27,10 @@ std::vector<std::tuple<uint64_t, uint32_t, bool>> recorded_accesses(const py::fu
     const Recording recording(log);
     action();
   }
-  std::vector<std::tuple<uint64_t, uint32_t, bool>> accesses;
+  std::vector<std::tuple<uint64_t, uint32_t, bool, uint64_t>> accesses;
   accesses.reserve(log.size());
-  for (const cuda::Access& access : log) accesses.emplace_back(access.address, access.bytes, access.is_store);
+  for (const cuda::Access& access : log)
+    accesses.emplace_back(access.address, access.bytes, access.is_store, access.thread);
   return accesses;
 }
 

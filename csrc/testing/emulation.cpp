@@ -10,6 +10,7 @@ namespace extrap::cuda {
 
 const bool emulation_built = true;
 std::vector<Access>* access_log = nullptr;
+uint64_t access_thread = 0;
 int emulated_tail = 0;
 int emulated_launches = 0;
 
@@ -36,7 +37,12 @@ class EmulatedBlock {
 
   template <class Phase>
   void on_each_thread(const Phase& phase) const {
-    for (const int thread : threads_) phase(thread);
+    static uint64_t phases = 0;
+    for (const int thread : threads_) {
+      access_thread = phases * kThreads + static_cast<uint64_t>(thread);
+      phase(thread);
+    }
+    ++phases;
   }
 
   int arrive(int32_t* counter) const { return (*counter)++; }

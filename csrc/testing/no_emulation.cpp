@@ -8,6 +8,7 @@ namespace extrap::cuda {
 
 const bool emulation_built = false;
 std::vector<Access>* access_log = nullptr;
+uint64_t access_thread = 0;
 int emulated_tail = 0;
 int emulated_launches = 0;
 

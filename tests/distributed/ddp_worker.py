@@ -101,11 +101,12 @@ def train(steps, *, accumulate=1, backward_per_step=1, unused=False, **how):
         for p, l in zip(params, expected):
             assert torch.equal(optimizer.local_gradients[p], torch.zeros_like(p) if l is None else l)
             assert l is not None or unused
+        assert all(l.data_ptr() % 16 == 0 for l in optimizer.local_gradients.values())
         record["averaged"].append(copies([p.grad for p in params]))
         record["local"].append(copies([optimizer.local_gradients[p] for p in params]))
         optimizer.step()
         assert not optimizer.local_gradients
-    assert captured.nbytes == sum(p.nbytes for p in params)
+    assert captured.nbytes == sum(-(-p.nbytes // 16) * 16 for p in params)
     record["y"] = copies(params)
     record["base"] = [optimizer.base_of(p).clone() if p in optimizer.state else None for p in params]
     return record
