@@ -1,6 +1,8 @@
 """State takes the bytes that docs/design.md states, and a step allocates next to nothing on top of it."""
 
 import ctypes
+import gc
+import weakref
 
 import helpers
 import pytest
@@ -24,6 +26,27 @@ def make(case, dtype, backend, numel=NUMEL, **options):
     optimizer_type, own, _ = STATE[case]
     params = [torch.nn.Parameter(torch.ones(256, numel // 1024, dtype=dtype)) for _ in range(4)]
     return optimizer_type(params, backend=backend, **own, **options)
+
+
+@pytest.mark.parametrize("take_out", ["clear", "exchange", "new parameter"])
+def test_state_that_is_taken_out_is_freed_at_once(backend, take_out):
+    """Between two steps, as those do it who make room for something else: the optimizer holds nothing more."""
+    optimizer = make("adamw", torch.float32, backend)
+    helpers.train(optimizer, steps=2)
+    gc.collect()
+    first = optimizer.param_groups[0]["params"][0]
+    taken = optimizer.state[first]
+    held = [weakref.ref(taken[name]) for name in ("base", "exp_avg", "exp_avg_sq")]
+    if take_out == "clear":
+        optimizer.state.clear()
+    elif take_out == "exchange":
+        optimizer.state[first] = {name: value.clone() for name, value in taken.items()}
+    else:
+        optimizer.param_groups[0]["params"][0] = torch.nn.Parameter(first.detach().clone())
+        del optimizer.state[first]
+    del taken
+    assert [ref() for ref in held] == [None] * 3
+    helpers.train(optimizer, steps=1)
 
 
 @pytest.mark.parametrize("case", STATE)
