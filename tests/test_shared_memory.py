@@ -56,6 +56,16 @@ def test_overlapping_parameters(backend):
     assert torch.equal(memory.cpu(), torch.arange(8.0) - taken)
 
 
+def test_extragradient_refuses_them(backend):
+    """The second extrapolation would start from the first one's point."""
+    p = torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend]))
+    optimizer = ExtrapSGD([("weight", p), ("tied", p)], lr=1.0, extrapolation="extragradient", backend=backend)
+    p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"parameter 1 of group 0 \('tied', .*\) shares memory .* list it once"):
+        optimizer.extrapolate()
+    assert p.tolist() == [1.0] * 3 and not optimizer.state
+
+
 def test_turns():
     memory = torch.zeros(4, 6)
     columns = [memory[:, 1:3], memory[:, 0], torch.zeros(3), memory[2]]

@@ -120,6 +120,12 @@ class GroupPlan:
             if not is_plain(param):
                 self._unplain.append(param)
                 continue
+            if turn[i] > 0 and group["extrapolation"] == "extragradient":
+                raise ValueError(
+                    f"{name} shares memory with a parameter before it, or is listed twice: "
+                    "extrapolation='extragradient' would take the point that one has moved to for the base iterate; "
+                    "list it once, or choose extrapolation='past_gradient'"
+                )
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
