@@ -35,7 +35,7 @@ class Kernel(NamedTuple):
         local_accesses: instructions that read or write local memory.
         wide_loads: instructions that load 128 bits from global memory.
         wide_stores: instructions that store 128 bits to global memory.
-        half_loads: those that load 64 bits of a tensor: four numbers of 16 bits, or one of 64.
+        half_loads: those that load 64 bits of a tensor: four numbers of 16 bits, or one of float64.
         half_stores: those that store 64 bits.
     """
 

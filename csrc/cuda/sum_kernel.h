@@ -181,27 +181,37 @@ struct SumKernel {
         kTo == SumsTo::rows ? table.get<uint32_t>(kSlot, i) + static_cast<uint32_t>(s.row) : static_cast<uint32_t>(i);
   }
 
-  // place(element): where an element of the segment lies.
-  template <class Place>
+  // place(element): where an element of the segment lies. kTeam: s.team, known to the compiler, which then loads
+  // several parts before it adds where none may be scattered.
+  template <int kTeam, class Place>
   static EXTRAP_HD void add_parts(const Shared& s, int thread, const Place& place, double (&sums)[kValues][kPart]) {
-    Part<kPart> part(s.aligned, thread % s.team, static_cast<int>(s.end - s.begin));
+    Part<kPart> part(s.aligned, thread % kTeam, static_cast<int>(s.end - s.begin));
     if (Source::kReadsAhead && s.aligned) {
-      part.stride = 1;  // as it is: where no part may be scattered, the compiler loads several before it adds
-      for (; part.left >= kPart; part.advance(s.team)) s.values().add(part, place, sums);
+      part.stride = 1;  // as it is
+      for (; part.left >= kPart; part.advance(kTeam)) s.values().add(part, place, sums);
     }
     EXTRAP_NO_UNROLL
-    for (; part.left > 0; part.advance(s.team)) s.values().add(part, place, sums);
+    for (; part.left > 0; part.advance(kTeam)) s.values().add(part, place, sums);
+  }
+
+  template <int kTeam>
+  static EXTRAP_HD void add_row(const Shared& s, int thread, double (&sums)[kValues][kPart]) {
+    const int64_t row = s.row + thread / kTeam;
+    if (row >= s.rows.count) return;
+    if (kTo != SumsTo::rows || s.rows.contiguous()) {
+      const int64_t begin = row * s.rows.length + s.begin;
+      add_parts<kTeam>(s, thread, [&](int element) { return begin + element; }, sums);
+    } else {
+      add_parts<kTeam>(s, thread, [&](int element) { return s.rows.position(row, s.begin + element); }, sums);
+    }
   }
 
   static EXTRAP_HD void work(const LaunchTable&, Shared& s, int thread) {
     double sums[kValues][kPart] = {};
-    const int64_t row = s.row + thread / s.team;
-    if (kTo != SumsTo::rows || s.rows.contiguous()) {
-      const int64_t begin = row * s.rows.length + s.begin;
-      if (row < s.rows.count) add_parts(s, thread, [&](int element) { return begin + element; }, sums);
-    } else if (row < s.rows.count) {
-      add_parts(s, thread, [&](int element) { return s.rows.position(row, s.begin + element); }, sums);
-    }
+    if (kTo == SumsTo::rows && s.team == kWarp)
+      add_row<kWarp>(s, thread, sums);
+    else
+      add_row<kThreads>(s, thread, sums);
     const Part<kPart> lanes(s.aligned, thread, kLanes);
     EXTRAP_UNROLL
     for (int v = 0; v < kValues; ++v) {
