@@ -270,12 +270,12 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         base: Tensor = state.get("base", param)
         return base
 
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     @torch.no_grad()
-    def _adopt_changes(self) -> None:
+    def _adopt_changes(self, group: Mapping[str, Any]) -> None:
         """Make what parameters that hold ``x`` were changed to the base iterate."""
-        for i, group in enumerate(self.param_groups):
-            for param in group["params"] if i not in self.stepper.extrapolated else ():
-                self.base_owners.adopt(param, self.state.get(param, {}))
+        for param in group["params"]:
+            self.base_owners.adopt(param, self.state.get(param, {}))
 
     def prepare_state(self, param: Tensor) -> dict[str, Tensor]:
         """Return the state of ``param``; create what is missing and convert what does not fit."""
@@ -308,7 +308,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """
         if self.param_groups[0]["train_mode"]:
             flat.require_connected(self)
-            self._adopt_changes()
+            for i, group in enumerate(self.param_groups):
+                if options.point_between_steps(group) != "extrapolated" and i not in self.stepper.extrapolated:
+                    self._adopt_changes(group)
             modes.put_base(self.state)
             self.stepper.watch.reset()
             self._set_mode(train=False)
