@@ -135,7 +135,8 @@ py::handle Bucket::state_of(const py::list& states, size_t i) const {
 
 py::object Bucket::bind(const py::list& states, const py::dict& local_gradients) {
   const BucketUse use(*this);
-  drop();
+  if (holds_) drop();
+  holds_ = true;
   try {
     collect_computed_gradients();
     const py::dict* locals = PyDict_Size(local_gradients.ptr()) > 0 ? &local_gradients : nullptr;
@@ -260,7 +261,7 @@ bool Bucket::is_new(const Member& member, Role role, const TensorView& view) con
 // Looks at the size of the storage if the tensor lies where it did not in the last step. To ask in each step would take
 // longer than all the rest, and a storage that is resized moves.
 void Bucket::check_memory(Member& member, Role role, PyObject* tensor, const TensorView& view) {
-  if (view.numel() == 0 || (view.data && !is_new(member, role, view))) return;
+  if ((view.data && !is_new(member, role, view)) || view.numel() == 0) return;
   if (!view.data || !storage_suffices(tensor, view))
     reject(member, role, " has fewer bytes in its storage than its elements take; give it its memory back");
   member.seen[role] = reinterpret_cast<uintptr_t>(view.data);
@@ -304,7 +305,7 @@ void Bucket::release() {
 }
 
 void Bucket::drop() {
-  bound_ = false;
+  bound_ = holds_ = false;
   missing_ = 0;
   active_.clear();
   active_numel_ = 0;

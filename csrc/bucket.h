@@ -140,7 +140,7 @@ class Bucket {
   std::vector<int64_t> dims_;
   int64_t active_numel_ = 0;
   size_t missing_ = 0;  // what bind() asked for and has not got
-  bool bound_ = false, in_use_ = false;
+  bool bound_ = false, holds_ = false, in_use_ = false;
 };
 
 // One piece of work on a bucket, with the GIL held where it begins and ends. Throws std::runtime_error if there is

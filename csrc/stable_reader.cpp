@@ -123,10 +123,10 @@ bool StableReader::read(PyObject* tensor, TensorView& view) {
   if (torch.get_dtype(handle, &dtype) || static_cast<size_t>(dtype) >= std::size(dtypes) || !dtypes[dtype])
     return false;
   if (torch.get_dim(handle, &ndim) || ndim > kMaxDims || torch.get_sizes(handle, &shape) ||
-      torch.get_strides(handle, &strides) || torch.get_device_index(handle, &view.device_index) ||
-      torch.get_data_ptr(handle, &view.data))
+      torch.get_strides(handle, &strides) || torch.get_data_ptr(handle, &view.data))
     return false;
-  if (device == cpu) view.device_index = 0;
+  view.device_index = 0;
+  if (device == cuda && torch.get_device_index(handle, &view.device_index)) return false;
   view.dtype = dtypes[dtype]->number;
   view.complex = dtypes[dtype]->complex;
   view.device_type = device == cpu ? kCpuDevice : kCudaDevice;

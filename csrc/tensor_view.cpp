@@ -24,17 +24,6 @@ bool reads_by_stable_interface() { return use_stable_interface; }
 
 void read_by_stable_interface(bool use) { use_stable_interface = use && StableReader::loaded(); }
 
-bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides) {
-  if (view.ndim != ndim) return false;
-  bool same_strides = true, empty = false;
-  for (int i = 0; i < ndim; ++i) {
-    if (view.shape[i] != shape[i]) return false;
-    empty |= shape[i] == 0;
-    same_strides &= shape[i] <= 1 || view.strides[i] == strides[i];
-  }
-  return same_strides || empty;
-}
-
 bool read_memory(PyObject* tensor, TensorView& view) {
   if (use_stable_interface && is_plain_type(Py_TYPE(tensor))) return StableReader::read(tensor, view);
   return is_tensor(tensor) && read_by_attributes(tensor, view);
@@ -47,9 +36,9 @@ void prefetch_tensor(PyObject* tensor) {
 // Lazy conjugation and negation do not show in the memory. A negated view of more than one element is the imaginary
 // part of a conjugated tensor, which has gaps and never fits a layout as it is; so only single elements are asked.
 bool is_lazy(PyObject* tensor, const TensorView& view) {
+  if (!view.complex && view.numel() != 1) return false;
   const py::handle handle(tensor);
-  if (view.complex && handle.attr("is_conj")().cast<bool>()) return true;
-  return (view.complex || view.numel() == 1) && handle.attr("is_neg")().cast<bool>();
+  return (view.complex && handle.attr("is_conj")().cast<bool>()) || handle.attr("is_neg")().cast<bool>();
 }
 
 bool read_tensor(PyObject* tensor, TensorView& view) { return read_memory(tensor, view) && !is_lazy(tensor, view); }

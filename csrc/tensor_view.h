@@ -37,7 +37,16 @@ struct TensorView {
 constexpr int32_t kCpuDevice = 1, kCudaDevice = 2;
 
 // Whether `view` has this shape and, where they matter, these strides.
-bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides);
+inline bool has_layout(const TensorView& view, int ndim, const int64_t* shape, const int64_t* strides) {
+  if (view.ndim != ndim) return false;
+  bool same_strides = true, empty = false;
+  for (int i = 0; i < ndim; ++i) {
+    if (view.shape[i] != shape[i]) return false;
+    empty |= shape[i] == 0;
+    same_strides &= shape[i] <= 1 || view.strides[i] == strides[i];
+  }
+  return same_strides || empty;
+}
 
 // Reads `tensor` into `view`. False for what cannot be walked as plain memory of a supported dtype: an object that is
 // no tensor, a sparse or meta tensor, an integer dtype, more than kMaxDims. A tensor without memory has null `data`.
