@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
@@ -36,8 +37,28 @@ def missing_cuda_reason() -> Optional[str]:
         return "this torch is built for ROCm, not for CUDA; use backend='triton' or 'reference'"
     problem = _C.cuda_problem()
     if problem is not None:
-        return f"no CUDA device can be used ({problem}); install an NVIDIA driver, or use backend='auto' on the CPU"
+        return f"no CUDA device can be used ({problem}); install an NVIDIA driver that fits, or use backend='auto'"
     return None
+
+
+def has_code(capability: tuple[int, int], archs: Sequence[int]) -> bool:
+    """Whether kernels built for ``archs``, with PTX for the last one, run on a GPU of this compute capability.
+
+    Machine code runs on GPUs of its major version that are not older; PTX, on all that are not older.
+    """
+    major, minor = capability
+    return any(arch // 10 == major and arch % 10 <= minor for arch in archs) or archs[-1] <= 10 * major + minor
+
+
+def missing_code_reason(device: torch.device) -> Optional[str]:
+    """Return why the kernels that were built do not run on this GPU and what to do about it, or None if they do."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if has_code((major, minor), _C.cuda_archs):
+        return None
+    return (
+        f"its compute capability is {major}.{minor}, and extrap_kernels was built for {_C.cuda_archs}; reinstall it "
+        f"with EXTRAP_CUDA_ARCHS={major}{minor}, or use backend='triton' or 'reference'"
+    )
 
 
 class CudaExecutor(NativeExecutor):
@@ -125,5 +146,6 @@ register(
         missing_reason=missing_cuda_reason,
         executor=lambda: CudaExecutor,
         on_device=True,
+        missing_on=missing_code_reason,
     )
 )
