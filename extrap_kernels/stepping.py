@@ -159,7 +159,10 @@ class Stepper:
         optimizer: ExtrapOptimizer, executors: list[Executor], scale: Union[float, Tensor], on_device: bool
     ) -> Union[float, Tensor]:
         """Return the norm of the unscaled gradients."""
-        norm = backends.gradient_square_sum(executors, optimizer.gradient_norm_group).sqrt() / scale
+        total = backends.gradient_square_sum(executors, optimizer.gradient_norm_group)
+        if isinstance(scale, Tensor):
+            scale = scale.to(total.device, non_blocking=True)
+        norm = total.sqrt() / scale
         return norm if on_device else float(norm)
 
 

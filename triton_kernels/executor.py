@@ -221,7 +221,7 @@ class TritonExecutor:
 
     def _prepare(self, launch: Launch) -> None:
         """Take in the scalars of the launches to come, and what parameters without a dense memory of their own hold."""
-        self._held += self._table.set_scalars(launch)
+        self._table.set_scalars(launch)
         if launch.adopts or launch.found_inf is not None or not self._layout.has_base:
             self._copies.fetch()
 
