@@ -26,9 +26,7 @@ def _info() -> None:
         print(f"  tensors are read by {reading}")
         print(f"  instruction set {_C.instruction_set()} of {', '.join(_C.instruction_sets())}")
         if _C.cuda_built:
-            print(
-                f"  CUDA {_C.cuda_version} kernels for architectures {_C.cuda_archs}, the last one in PTX, too"
-            )
+            print(f"  CUDA {_C.cuda_version} kernels for architectures {_C.cuda_archs}, the last one in PTX, too")
     print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu')).name!r} for CPU tensors")
     for i in range(torch.cuda.device_count()):
         _info_on_gpu(torch.device("cuda", i))
