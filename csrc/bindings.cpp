@@ -24,9 +24,13 @@ namespace {
 
 #if defined(EXTRAP_HAVE_CUDA)
 constexpr bool kCudaBuilt = true;
+const std::vector<int> kCudaArchs{EXTRAP_CUDA_ARCHS};
+constexpr const char* kCudaVersion = EXTRAP_CUDA_VERSION;
 const char* cuda_problem() { return extrap::cuda::device_problem(); }
 #else
 constexpr bool kCudaBuilt = false;
+const std::vector<int> kCudaArchs;
+constexpr const char* kCudaVersion = nullptr;
 const char* cuda_problem() { return "this build has no CUDA kernels"; }
 #endif
 
@@ -112,6 +116,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("choices", &choices, "The names of each scalar that is one of several, in the order of their codes.");
   m.def("rules", &rules, "Name, signs of the buffers, norm, and whether it decays weights itself, of each rule.");
   m.attr("cuda_built") = kCudaBuilt;
+  m.attr("cuda_archs") = kCudaArchs;
+  m.attr("cuda_version") = kCudaVersion;
   m.def("cuda_problem", &cuda_problem, "Why no CUDA device can be used, or None.");
   m.def("cuda_launches", &extrap::cuda_launches, "Launches of a step without noise on tensors of these sizes.");
   m.def("instruction_sets", &extrap::cpu::instruction_sets, "Instruction sets that can run here, best first.");

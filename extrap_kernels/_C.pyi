@@ -131,6 +131,12 @@ def rules() -> list[tuple[str, list[bool], Optional[str], bool]]:
 
 cuda_built: bool
 
+# Architectures that there is machine code for (90 is compute capability 9.0); for the last one there is PTX, too.
+cuda_archs: list[int]
+
+# Of the compiler and the runtime, as "13.0"; None without CUDA.
+cuda_version: Optional[str]
+
 def cuda_problem() -> Optional[str]:
     """Return why no CUDA device can be used, or None."""
 

@@ -25,7 +25,19 @@ def _info() -> None:
         )
         print(f"  tensors are read by {reading}")
         print(f"  instruction set {_C.instruction_set()} of {', '.join(_C.instruction_sets())}")
+        if _C.cuda_built:
+            print(f"  CUDA {_C.cuda_version} kernels for architectures {_C.cuda_archs}, the last one in PTX, too")
     print(f"  backend='auto' takes {backends.resolve('auto', torch.device('cpu')).name!r} for CPU tensors")
+    for i in range(torch.cuda.device_count()):
+        _info_on_gpu(torch.device("cuda", i))
+
+
+def _info_on_gpu(device: torch.device) -> None:
+    taken = backends.resolve("auto", device).name
+    print(f"  backend='auto' takes {taken!r} for tensors on {device}, {torch.cuda.get_device_name(device)}")
+    reason = backends.missing_reason("cuda", device)
+    if reason != backends.missing_reason("cuda"):
+        print(f"    'cuda' is not available there: {reason}")
 
 
 def main() -> None:

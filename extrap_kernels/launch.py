@@ -92,7 +92,7 @@ class Launch:
             phase: a whole step, or its first half.
             rank: added to the seed of the noise.
             scaling: factors of the gradients.
-            device: scalars that are tensors there are read by the device; None: the host reads all.
+            device: of the kernels. They read scalars that are tensors on such a device; None: the host reads all.
         """
         values = {
             **values,
@@ -107,12 +107,24 @@ class Launch:
             if not isinstance(value, Tensor):
                 continue
             if device is not None and value.device.type == device.type:
-                on_device[name] = value if value.dtype == torch.float32 else value.to(torch.float64)
+                on_device[name] = _on(device, value)
                 values[name] = 0.0
             else:
                 values[name] = float(value)
         noise = group["noise"] if phase is Phase.UPDATE else None
-        return cls(group, phase, scalars.pack(values), noise, group["noise_scale"], on_device, scaling.found_inf)
+        found_inf = scaling.found_inf
+        if found_inf is not None and device is not None:
+            found_inf = _on(device, found_inf)
+        return cls(group, phase, scalars.pack(values), noise, group["noise_scale"], on_device, found_inf)
+
+
+def _on(device: torch.device, scalar: Tensor) -> Tensor:
+    """Return a scalar that kernels on ``device`` can read; the host waits for no GPU.
+
+    Those of a model over several GPUs lie on one of them: GradScaler's where the loss is, the coefficient of clipping
+    where the norm was taken.
+    """
+    return scalar.to(device, torch.float32 if scalar.dtype == torch.float32 else torch.float64, non_blocking=True)
 
 
 def clip_coefficient(norm: Union[float, Tensor], max_norm: Optional[float]) -> Union[float, Tensor]:

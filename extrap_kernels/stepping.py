@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, options
+from extrap_kernels import backends, capture, options
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.native import state_reader
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
@@ -110,6 +110,8 @@ class Stepper:
             _add_partial_sums(work)
         for executor, launch in work:
             executor.run(launch)
+        if on_device and any([capture.is_capturing(executor.device) for executor in executors]):
+            capture.keep(scalars, grad_scale, found_inf, [*optimizer.local_gradients.values()])
         self.watch.note(optimizer)
         return norm
 
@@ -159,7 +161,10 @@ class Stepper:
         optimizer: ExtrapOptimizer, executors: list[Executor], scale: Union[float, Tensor], on_device: bool
     ) -> Union[float, Tensor]:
         """Return the norm of the unscaled gradients."""
-        norm = backends.gradient_square_sum(executors, optimizer.gradient_norm_group).sqrt() / scale
+        total = backends.gradient_square_sum(executors, optimizer.gradient_norm_group)
+        if isinstance(scale, Tensor):
+            scale = scale.to(total.device, non_blocking=True)
+        norm = total.sqrt() / scale
         return norm if on_device else float(norm)
 
 

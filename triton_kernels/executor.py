@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from extrap_kernels import capture
 from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch
@@ -20,9 +21,6 @@ from extrap_kernels.triton_kernels.binding import Addresses, fits, have_signatur
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
 from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
 from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
-
-# What launches captured in CUDA graphs read; they may be replayed for as long as the process lives.
-_captured: list[TritonExecutor] = []
 
 
 def _dtype_name(dtype: torch.dtype) -> str:
@@ -221,7 +219,7 @@ class TritonExecutor:
 
     def _prepare(self, launch: Launch) -> None:
         """Take in the scalars of the launches to come, and what parameters without a dense memory of their own hold."""
-        self._held += self._table.set_scalars(launch)
+        self._table.set_scalars(launch)
         if launch.adopts or launch.found_inf is not None or not self._layout.has_base:
             self._copies.fetch()
 
@@ -244,8 +242,6 @@ class TritonExecutor:
 
     def run(self, launch: Launch) -> None:
         """Step every parameter that has a gradient."""
-        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing() and self not in _captured:
-            _captured.append(self)
         self._prepare(launch)
         sharded = launch.noise is not None and self._entries[0].shard is not None
         variant = variants.Step(self._rule, self._formats, launch.phase, launch.noise, sharded)
@@ -253,4 +249,6 @@ class TritonExecutor:
         tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)
         self._launch(variant, self._programs, *tables, *self._norms(launch, rows))
         self._copies.put_back(self._bound)
+        if capture.is_capturing(self.device):
+            capture.keep(*tables, self._table, self._gradient_sums, self._trust_sums, rows, self._copies.own)
         self._held, self._bound = [], []

@@ -165,22 +165,18 @@ class LaunchTable:
         """Leave tensor ``i`` out of this step."""
         self._cells[self._first + TENSOR_COLUMNS.value * i + _GRADIENT_COLUMN] = 0
 
-    def set_scalars(self, launch: Launch) -> list[Tensor]:
-        """Set the scalars of the launches to come; return those on the device, which must live until they are done."""
-        device, held = self.scalars.device, []
+    def set_scalars(self, launch: Launch) -> None:
+        """Set the scalars of the launches to come; those on the device must live until they are done."""
         values = array("q", launch.row)
         for name in ADDRESSED:
             scalar = launch.found_inf if name == "found_inf" else launch.on_device.get(name)
             if scalar is None:
                 values.extend((0, 0))
                 continue
-            scalar = scalar.to(device, torch.float32 if scalar.dtype == torch.float32 else torch.float64)
-            held.append(scalar)
             values.extend((scalar.data_ptr(), int(scalar.dtype == torch.float64)))
         if self._cells[: len(values)] != values:
             self._cells[: len(values)] = values
             self._is_written = False
-        return held
 
     def write(self) -> None:
         """Bring the table on the device up to date with what was set: a captured graph then contains the copy, too."""

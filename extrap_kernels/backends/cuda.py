@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from extrap_kernels import scalars
+from extrap_kernels import capture, scalars
 from extrap_kernels.backends.native import NativeExecutor, missing_native_reason
 from extrap_kernels.backends.registry import Backend, register
 from extrap_kernels.launch import Launch
 
 if missing_native_reason() is None:
     from extrap_kernels import _C
-
-# What launches captured in CUDA graphs use besides the caller's tensors; they may be replayed for as long as the
-# process lives.
-_captured: list[tuple[Any, ...]] = []
 
 _NO_SCALARS = scalars.pack({})
 
@@ -36,8 +33,28 @@ def missing_cuda_reason() -> Optional[str]:
         return "this torch is built for ROCm, not for CUDA; use backend='triton' or 'reference'"
     problem = _C.cuda_problem()
     if problem is not None:
-        return f"no CUDA device can be used ({problem}); install an NVIDIA driver, or use backend='auto' on the CPU"
+        return f"no CUDA device can be used ({problem}); install an NVIDIA driver that fits, or use backend='auto'"
     return None
+
+
+def has_code(capability: tuple[int, int], archs: Sequence[int]) -> bool:
+    """Whether kernels built for ``archs``, with PTX for the last one, run on a GPU of this compute capability.
+
+    Machine code runs on GPUs of its major version that are not older; PTX, on all that are not older.
+    """
+    major, minor = capability
+    return any(arch // 10 == major and arch % 10 <= minor for arch in archs) or archs[-1] <= 10 * major + minor
+
+
+def missing_code_reason(device: torch.device) -> Optional[str]:
+    """Return why the kernels that were built do not run on this GPU and what to do about it, or None if they do."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if has_code((major, minor), _C.cuda_archs):
+        return None
+    return (
+        f"its compute capability is {major}.{minor}, and extrap_kernels was built for {_C.cuda_archs}; reinstall it "
+        f"with EXTRAP_CUDA_ARCHS={major}{minor}, or use backend='triton' or 'reference'"
+    )
 
 
 class CudaExecutor(NativeExecutor):
@@ -56,6 +73,7 @@ class CudaExecutor(NativeExecutor):
         self._row_numels: dict[str, Tensor] = {}
         self._scratch = torch.empty(0, dtype=torch.float64, device=self.device)
         self._counters = torch.empty(0, dtype=torch.int32, device=self.device)
+        self._of_a_graph = False
 
     def _stream(self) -> int:
         return torch.cuda.current_stream(self.device).cuda_stream
@@ -63,9 +81,14 @@ class CudaExecutor(NativeExecutor):
     def _prepare_scratch(self, row: bytes) -> None:
         """Make room for what a step with these scalars sums up."""
         doubles, counters = self._plan.scratch_sizes(row)
-        if doubles > self._scratch.numel() or counters > self._counters.numel():
+        capturing = capture.is_capturing(self.device)
+        if self._of_a_graph or doubles > self._scratch.numel() or counters > self._counters.numel():
             self._scratch = torch.empty(doubles, dtype=torch.float64, device=self.device)
             self._counters = torch.zeros(counters, dtype=torch.int32, device=self.device)
+            # Replays of a graph set them to 0, its capture does not: they are of use to that graph alone.
+            self._of_a_graph = capturing
+        if capturing:
+            capture.keep(self._scratch, self._counters)
         self._plan.use_scratch(self._scratch.data_ptr(), self._counters.data_ptr())
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
@@ -75,7 +98,6 @@ class CudaExecutor(NativeExecutor):
 
     def _measure(self, launch: Launch) -> None:
         self._fetch(launch)
-        self._prepare_scratch(launch.row)
         self._plan.measure(launch.row, launch.on_device, self._stream())
 
     def square_sums(self, launch: Launch) -> Tensor:
@@ -106,16 +128,14 @@ class CudaExecutor(NativeExecutor):
         if self._measured:
             self._take_root_mean_squares(launch)
         else:
+            self._prepare_scratch(launch.row)
             self._measure(launch)
         self._measured = False
         stepped = self._plan.active() if self._plan.skips() else self._everything
         self._plan.step(launch.row, launch.on_device, launch.found_inf, self._stream())
         self._copies.put_back(stepped)
-        self._keep_if_captured(launch)
-
-    def _keep_if_captured(self, launch: Launch) -> None:
-        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            _captured.append((self._scratch, self._counters, self._copies, self._row_numels, launch))
+        if capture.is_capturing(self.device):
+            capture.keep(self._row_numels, self._copies.own)
 
 
 register(
@@ -125,5 +145,6 @@ register(
         missing_reason=missing_cuda_reason,
         executor=lambda: CudaExecutor,
         on_device=True,
+        missing_on=missing_code_reason,
     )
 )

@@ -37,6 +37,11 @@ class DenseCopies:
         self.dense_params = [self._dense(entry) for entry in entries]
         self.copied = [i for i, entry in enumerate(entries) if self.dense_params[i] is not entry.param]
 
+    @property
+    def own(self) -> list[Tensor]:
+        """The copies of parameters that are copied."""
+        return [self.dense_params[i] for i in self.copied]
+
     @staticmethod
     def _dense(entry: ParamEntry) -> Tensor:
         param = entry.param

@@ -24,6 +24,7 @@ class Backend:
         state_dtypes: supported values of the option ``state_dtype``.
         for_speed: whether its speed is worth measuring.
         automatic: whether ``"auto"`` may choose it.
+        missing_on: returns why it cannot step parameters on this one of its devices and the remedy, or None if it can.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Backend:
     state_dtypes: tuple[torch.dtype, ...] = (torch.float32,)
     for_speed: bool = True
     automatic: bool = True
+    missing_on: Callable[[torch.device], Optional[str]] = lambda device: None
 
 
 BACKENDS: dict[str, Backend] = {}
@@ -44,9 +46,11 @@ def register(backend: Backend) -> None:
     BACKENDS[backend.name] = backend
 
 
-def missing_reason(name: str) -> Optional[str]:
-    """Return why a backend is not available and the remedy, or None if it is available."""
-    return BACKENDS[name].missing_reason()
+def missing_reason(name: str, device: Optional[torch.device] = None) -> Optional[str]:
+    """Return why a backend is not available, at all or on a device that it takes, and the remedy; None if it is."""
+    backend = BACKENDS[name]
+    reason = backend.missing_reason()
+    return backend.missing_on(device) if reason is None and device is not None else reason
 
 
 def check_name(name: str) -> None:
@@ -63,8 +67,8 @@ def check_name(name: str) -> None:
 def resolve(name: str, device: torch.device) -> Backend:
     """Return the backend that steps parameters on ``device``.
 
-    ``"auto"`` means ``cpu`` for CPU tensors if it was built; for tensors on a GPU ``cuda`` if it was built, else
-    ``triton`` if it is installed; and ``reference`` otherwise. Any other value names the backend itself.
+    ``"auto"`` means ``cpu`` for CPU tensors if it was built; for tensors on a GPU ``cuda`` if it was built for that
+    GPU, else ``triton`` if it is installed; and ``reference`` otherwise. Any other value names the backend itself.
 
     Raises:
         ValueError: the name is unknown.
@@ -72,8 +76,12 @@ def resolve(name: str, device: torch.device) -> Backend:
     """
     check_name(name)
     if name == "auto":
-        return next(b for b in BACKENDS.values() if b.automatic and b.takes(device) and b.missing_reason() is None)
+        asked = (b for b in BACKENDS.values() if b.automatic and b.takes(device))
+        return next(b for b in asked if missing_reason(b.name, device) is None)
     backend = BACKENDS[name]
     if not backend.takes(device):
         raise RuntimeError(f"backend {name!r} cannot step a parameter on device {device}; use backend='auto'")
+    reason = backend.missing_on(device)
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} is not available on device {device}: {reason}")
     return backend

@@ -40,6 +40,10 @@ def test_every_rule_and_dtype_is_there(kernels):
                 assert (f"norms {rule} {pair}" in names) == rule.startswith(("Lars", "Lamb"))
 
 
+def test_architectures_are_those_that_the_module_names(kernels):
+    assert {kernel.target for kernel in kernels} == {f"sm_{arch}" for arch in _C.cuda_archs}
+
+
 def test_nothing_spills(kernels):
     assert [k for k in kernels if k.stack or k.local_accesses] == []
 

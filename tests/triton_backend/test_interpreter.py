@@ -48,6 +48,7 @@ CHOSEN = [
     "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(2,)-float32-extragradient]",
     "test_clipping.py::test_norm_of_gradients_of_any_layout[triton-with_gaps]",
     "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
+    "test_capture.py::test_memory_of_a_plan_outlives_it_if_it_was_captured[True-triton]",
 ]
 MORE = [
     "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",
