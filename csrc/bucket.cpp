@@ -110,7 +110,13 @@ void Bucket::collect_computed_gradients() {
 }
 
 // What the step may touch of an entry; nothing if that has no gradient.
-void Bucket::collect(size_t i, const py::handle& state, const py::dict* local_gradients) {
+void Bucket::collect(size_t i, const py::list& states, const py::dict* local_gradients) {
+  const size_t next = i + kCollected;
+  if (next < members_.size()) {
+    prefetch_tensor(members_[next].dense_param.ptr());
+    __builtin_prefetch(state_of(states, next).ptr());
+  }
+  const py::handle state = state_of(states, i);
   Member& member = members_[i];
   py::object& gradient = member.held[kGradient];
   if (!gradient) gradient = gradient_of(member.param.ptr());
@@ -122,7 +128,6 @@ void Bucket::collect(size_t i, const py::handle& state, const py::dict* local_gr
   if (PyDict_Check(state.ptr()))
     for (size_t role = kStep; role < kBuffer0 + buffer_formats_.size(); ++role)
       member.held[role] = item(state, keys_[role]);
-  prefetch_tensor(member.dense_param.ptr());
   for (const py::object& held : member.held)
     if (held) prefetch_tensor(held.ptr());
 }
@@ -144,7 +149,7 @@ py::object Bucket::bind(const py::list& states, const py::dict& local_gradients)
     // A few at a time: to collect them brings them into the cache.
     for (size_t first = 0; first < members_.size(); first += kCollected) {
       const size_t end = std::min(first + kCollected, members_.size());
-      for (size_t i = first; i < end; ++i) collect(i, state_of(states, i), locals);
+      for (size_t i = first; i < end; ++i) collect(i, states, locals);
       for (size_t i = first; i < end; ++i) {
         if (!members_[i].held[kGradient] || bind_entry(i, requests)) continue;
         drop();

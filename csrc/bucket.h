@@ -109,7 +109,7 @@ class Bucket {
   void add(const BucketContents& contents, size_t i);
   void collect_computed_gradients();
   py::handle state_of(const py::list& states, size_t i) const;
-  void collect(size_t i, const py::handle& state, const py::dict* local_gradients);
+  void collect(size_t i, const py::list& states, const py::dict* local_gradients);
   bool bind_entry(size_t i, py::list& requests);
   bool bind_param(size_t i);
   bool bind_gradient(size_t i, Role role);

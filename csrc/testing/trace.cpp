@@ -33,7 +33,9 @@ class TracedStep {
     t.step = step.step;
     t.trust = 1;
     V x = V::input("base"), l;
-    if (c.adopts) x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
+    // In an update, a parameter in the format of the base is the base itself.
+    if (c.extrapolates || (c.adopts && !std::is_same_v<P, A>))
+      x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
     if constexpr (Rule::kNorm != Norm::none) {
       if (config.layer_adaptation) {
         recorder.output("normed_base", x);

@@ -27,17 +27,17 @@ def step(case, rule=None):
         """Stands for the sum over a tensor: of x, or of what else is normed."""
         number = total.node.operands[0]
         number = number.operands[0] if number.op == "to_float64" else number
-        is_base = number is state["base"].node
+        is_base = number is base.node
         normed["normed_base" if is_base else "normed"] = number
         return NORM_X**2 if is_base else NORM**2
 
-    param = Recorded.input("param", case.param)
+    layout = StateLayout.of(case.spec, case.group, case.param)
+    base = Recorded.input("base", case.arithmetic)
+    param = Recorded.input("param", case.param) if layout.has_base else base
     gradient = Recorded.input("gradient", case.gradient_dtype)
     local = Recorded.input("local", case.gradient_dtype) if case.has_local else None
     buffers = {b.name: Recorded.input(f"buffer{k}", case.arithmetic) for k, b in enumerate(case.buffers)}
-    state = {"step": torch.tensor(case.step - 1.0), "base": Recorded.input("base", case.arithmetic), **buffers}
-    # With a base, whatever the options.
-    layout = SimpleNamespace(has_base=True, buffers=tuple(buffers), formats=_formats(case))
+    state = {"step": torch.tensor(case.step - 1.0), "base": base, **buffers}
     with ExitStack() as patches:
         for module, name, stand_in in (
             (norms, "_over", norm_square),
@@ -48,13 +48,9 @@ def step(case, rule=None):
             patches.enter_context(mock.patch.object(module, name, stand_in))
         entry = ParamEntry(param, INDEX, "the parameter")
         reference_step.step_parameter(rule, layout, case.launch, entry, state, gradient, local)
-    outputs = {"param": param, "base": state["base"]}
+    outputs = {"param": param, "base": base}
     outputs.update({f"buffer{k}": buffer for k, buffer in enumerate(buffers.values())})
     return {**{name: value.node for name, value in outputs.items()}, **normed}
-
-
-def _formats(case):
-    return StateLayout.of(case.spec, case.group, case.param).formats
 
 
 def _words(count):

@@ -13,6 +13,7 @@ import torch
 
 from extrap_kernels import triton_kernels
 from extrap_kernels.scalars import SCALARS
+from extrap_kernels.state.layout import StateLayout
 from tracing import triton_stub
 from tracing.case import INDEX, NORM, NORM_X, RMS
 from tracing.editing import edited
@@ -76,6 +77,8 @@ class TritonWriting:
         buffers = [Pointer([Recorded.input(f"buffer{k}", case.arithmetic)]) for k in range(len(case.buffers))]
         if not case.has_local:
             at["local"] = 0
+        if not StateLayout.of(case.spec, case.group, case.param).has_base:
+            at["y"] = at["base"]
         row = self.table.TensorRow(numel=1, index=INDEX, chunks=1, aligned=0, **at)
         scalars, tensors = self._scalars(case.launch.row), _integers(*row[:-1], *buffers)
         normed = {}

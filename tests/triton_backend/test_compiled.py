@@ -40,11 +40,14 @@ def wide_accesses(variant):
     formats, buffers = variant.formats, len(variant.rule.buffers)
     base, grad, param = BYTES[formats.base], BYTES[formats.grad], BYTES[formats.param]
     if isinstance(variant, variants.TrustNorms):
-        arrays = [base, grad] + [base] * (2 if variant.rule.spec.name == "lamb" else 0)
+        arrays = [base, param, grad] + [base] * (2 if variant.rule.spec.name == "lamb" else 0)
         return sum(8 * size // 16 for size in arrays), 0
     # Both gradients; the buffers, of which the first half of an extragradient step needs Adam's second moment only.
     updates = variant.phase is Phase.UPDATE
-    loads = [base, grad, grad] + [base] * (buffers if updates else buffers // 2) + ([] if updates else [param])
+    loads = [base, grad, grad] + [base] * (buffers if updates else buffers // 2)
+    # y where it may be x that somebody has changed.
+    if not updates or (variant.noise is None and formats.param != formats.base):
+        loads.append(param)
     stores = [base, param] + [base] * (buffers if updates else 0)
     return sum(8 * size // 16 for size in loads), sum(8 * size // 16 for size in stores)
 

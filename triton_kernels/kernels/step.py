@@ -90,7 +90,11 @@ def step_elements(
         if ALIGNED:
             start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
         mask = o < left
-        x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
+        # Elsewhere, the parameter is x or holds another point.
+        if PHASE == "extrapolate" or (NOISE is None and PARAM != BASE):
+            x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
+        else:
+            x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
         g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         l = g
         if t.local != 0:
