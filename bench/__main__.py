@@ -1,6 +1,7 @@
 """``python -m bench``: our optimizers against what users would otherwise use or write.
 
-``python -m bench static`` reports on the GPU kernels and needs no GPU.
+``python -m bench static`` reports on the GPU kernels and needs no GPU. ``python -m bench compare A B`` sets two files
+of ``--json`` side by side.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import argparse
 import datetime
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import track
 
-from bench import figures, machine, plots, report, static, workloads
+from bench import compare, figures, machine, plots, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import interleaved
 
@@ -99,8 +101,7 @@ def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
 
 def _write_docs(about: dict[str, str], sections: list[tuple[str, list[Row]]]) -> None:
     images = _plot(sections, GENERATED / "performance")
-    described = "; ".join(f"{key}: {value}" for key, value in about.items())
-    parts = [described, *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
+    parts = [report.described(about), *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
     parts += [f"![{image.stem}](performance/{image.name})" for image in images]
     report.write_between_marks(GENERATED / "performance.md", "\n\n".join(parts))
 
@@ -110,14 +111,14 @@ def _measure(arguments: argparse.Namespace) -> None:
     about = {
         "command": arguments.command_line,
         "date": datetime.date.today().isoformat(),
-        **machine.describe(arguments.threads),
+        **machine.describe(torch.device(arguments.device)),
     }
-    print("; ".join(f"{key}: {value}" for key, value in about.items()))
+    print(report.described(about))
     sections = _sections(arguments)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"about": about, "tables": dict(sections)}, indent=2) + "\n")
-    images = _plot(sections, arguments.out.parent / "bench")
-    print(f"Written: {arguments.out}, {', '.join(str(image) for image in images)}")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"about": about, "tables": dict(sections)}, indent=2) + "\n")
+    images = _plot(sections, arguments.json.parent / "bench")
+    print(f"Written: {arguments.json}, {', '.join(str(image) for image in images)}")
     if arguments.write_docs:
         _write_docs(about, sections)
         print(f"Written: {GENERATED / 'performance.md'}")
@@ -125,13 +126,15 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["measure", "static"], default="measure")
+    parser.add_argument("what", nargs="?", choices=["measure", "static", "compare"], default="measure")
+    parser.add_argument("files", nargs="*", type=Path, help="the two files that are compared")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
     parser.add_argument("--only", default="", help="only tables whose title contains this text")
     parser.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
-    parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="path of the JSON output")
+    default = Path("results/bench.json")
+    parser.add_argument("--json", type=Path, default=default, metavar="FILE", help=f"the output (default: {default})")
     parser.add_argument("--write-docs", action="store_true", help="also write the tables and plots to docs/generated")
     parser.add_argument("--bandwidth", type=float, default=3350.0, help="GB/s of the projection (default: 3350, H100)")
     return parser
@@ -144,10 +147,17 @@ def main() -> None:
     chosen = [
         f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}")
         for key, value in vars(arguments).items()
-        if value != parser.get_default(key) and key not in ("what", "out")
+        if value != parser.get_default(key) and key not in ("what", "files", "json")
     ]
     arguments.command_line = " ".join(["python -m bench", *chosen])
-    if arguments.what == "static":
+    if len(arguments.files) != (2 if arguments.what == "compare" else 0):
+        parser.error("compare takes two files, and nothing else takes any: python -m bench compare A.json B.json")
+    if arguments.what == "compare":
+        try:
+            compare.show(*arguments.files)
+        except (OSError, ValueError) as error:
+            sys.exit(f"compare: {error}")
+    elif arguments.what == "static":
         for title, rows in static.sections(arguments.bandwidth):
             report.show(title, rows)
         if arguments.write_docs:

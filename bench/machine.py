@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 import torch
 
-from extrap_kernels import _C
+from extrap_kernels import machine
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor()
-    lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
-    fields = {key.strip(): value.strip() for key, _, value in lines}
-    details = ", ".join(f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields)
-    return f"{fields.get('model name', platform.processor())} ({details})"
-
-
-def describe(threads: int) -> dict[str, str]:
-    """Return processor, instruction set, GPU and versions; ``threads`` is the number that torch uses."""
+def describe(device: torch.device) -> dict[str, str]:
+    """Return the device that is measured, the processor beside it, and versions."""
     return {
-        "processor": _processor(),
-        "instruction set": _C.instruction_set(),
-        "threads": str(threads),
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        **machine.describe(torch.device("cpu")),
+        **machine.describe(device),
         "torch": torch.__version__,
         "Python": platform.python_version(),
         "system": platform.system(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def show(title: str, rows: Sequence[Row]) -> None:
         table.add_row(*(text(value) for value in row.values()))
     console.print(table)
     return None
+
+
+def described(about: Mapping[str, str]) -> str:
+    """Return what is said of the machine in one line."""
+    return "; ".join(f"{key}: {value}" for key, value in about.items())
 
 
 def markdown(rows: Sequence[Row]) -> str:

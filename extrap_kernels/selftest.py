@@ -1,14 +1,14 @@
 """``python -m extrap_kernels selftest``: compares a backend with the reference on this machine.
 
 Every optimizer, extrapolation, noise and dtype takes a few steps on the backend and, on the CPU, on the plain-PyTorch
-reference; on a GPU, a step is also captured in a CUDA graph and run on two streams. Then the bandwidth is measured.
+reference; on a GPU, a step is also captured in a CUDA graph and run on two streams. The last lines are the figures that
+a bug report needs.
 """
 
 from __future__ import annotations
 
 import inspect
 import itertools
-import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 
@@ -200,43 +200,62 @@ def two_streams(device: torch.device, backend: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Bandwidth:
-    """Bytes per second of a step of ExtrapSGD with momentum, and of ``x.add_(g)`` in the same run."""
+class Speed:
+    """Of a step of ExtrapSGD with momentum: seconds, and bytes per second, next to those of ``y.copy_(x)``."""
 
+    seconds: float
     step: float
-    add: float
+    copy: float
 
 
-def _seconds(action: Callable[[], object], device: torch.device, rounds: int) -> float:
-    """Median time of ``action``."""
-    times = []
-    for _ in range(rounds):
-        if device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            action()
-            end.record()
-            torch.cuda.synchronize(device)
-            times.append(start.elapsed_time(end) / 1e3)
-        else:
-            before = time.perf_counter()
-            action()
-            times.append(time.perf_counter() - before)
-    return statistics.median(times)
+def _seconds(action: Callable[[], object], ahead: Callable[[], object], device: torch.device) -> float:
+    """Time ``action``; on a GPU without its launches, which the host prepares while ``ahead`` runs."""
+    if device.type != "cuda":
+        before = time.perf_counter()
+        action()
+        return time.perf_counter() - before
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    ahead()
+    start.record()
+    action()
+    end.record()
+    torch.cuda.synchronize(device)
+    return start.elapsed_time(end) / 1e3
 
 
-def bandwidth(device: torch.device, backend: str, numel: int, rounds: int = 20) -> Bandwidth:
-    """Measure steps over ``numel`` float32 parameters in 50 tensors, of 24 bytes each, and ``x.add_(g)``, of 12."""
-    params = [torch.ones(numel // 50, device=device) for _ in range(50)]
-    optimizer = ExtrapSGD(params, lr=0.1, momentum=0.9, nesterov=True, backend=backend)
-    for p in params:
-        p.grad = torch.full_like(p, 1e-3)
-    x, g = torch.ones(numel, device=device), torch.ones(numel, device=device)
+def speed(device: torch.device, backend: str, numel: int, rounds: int = 20) -> Speed:
+    """Measure steps over one float32 tensor, of 24 bytes an element, and copies, of 8, in turns: medians."""
+    param, x, y = (torch.ones(numel, device=device) for _ in range(3))
+    param.grad = torch.full_like(param, 1e-3)
+    optimizer = ExtrapSGD([param], lr=0.1, momentum=0.9, nesterov=True, backend=backend)
+
+    def copy() -> None:
+        y.copy_(x)
+
     optimizer.step()
-    x.add_(g)
-    step = _seconds(optimizer.step, device, rounds)
-    add = _seconds(lambda: x.add_(g), device, rounds)
-    return Bandwidth(24 * numel / step, 12 * numel / add)
+    copy()
+    times = [[_seconds(action, copy, device) for action in (optimizer.step, copy)] for _ in range(rounds)]
+    step, copied = map(statistics.median, zip(*times))
+    return Speed(step, 24 * numel / step, 8 * numel / copied)
+
+
+def figures(device: torch.device, backend: str, numel: int) -> dict[str, str]:
+    """Return what a bug report needs, by name; the speed only of a backend that is made for it."""
+    found = {
+        "extrap_kernels": extrap_kernels.__version__,
+        "torch": torch.__version__,
+        "backend": backend,
+        **machine.describe(device),
+    }
+    if not backends.BACKENDS[backend].for_speed:
+        return found
+    measured = speed(device, backend, numel)
+    return {
+        **found,
+        "step": f"{measured.seconds * 1e3:.3g} ms for one float32 tensor of {numel:,}",
+        "bandwidth": f"{measured.step / 1e9:.3g} GB/s, {measured.step / measured.copy:.2f} of y.copy_(x)",
+        "y.copy_(x)": f"{measured.copy / 1e9:.3g} GB/s",
+    }
 
 
 def _print_parity(device: torch.device, backend: str) -> bool:
@@ -266,8 +285,7 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
     device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"device {str(device)!r}: torch finds no CUDA device; use --device cpu")
-    chosen = backends.resolve(backend, device)
-    backend = chosen.name
+    backend = backends.resolve(backend, device).name
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"backend {backend!r} on {where}, torch {torch.__version__}, against the reference on the CPU\n")
     passed = _print_parity(device, backend)
@@ -276,15 +294,8 @@ def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
             good = check(device, backend)
             passed &= good
             print(f"{title}: {'ok' if good else 'FAILED'}")
-    if not chosen.for_speed:
-        print("no bandwidth: this backend is not made for speed here")
-    else:
-        numel = 100_000_000 if device.type == "cuda" else 10_000_000
-        found = bandwidth(device, backend, numel)
-        ratio = found.step / found.add if found.add else math.nan
-        print(
-            f"bandwidth, {numel:,} parameters: step {found.step / 1e9:.0f} GB/s, x.add_(g) {found.add / 1e9:.0f} GB/s, "
-            f"ratio {ratio:.2f}"
-        )
     print("\nall checks passed" if passed else "\nFAILED: see above")
+    print("\nfor a bug report:")
+    for name, value in figures(device, backend, 100_000_000 if device.type == "cuda" else 10_000_000).items():
+        print(f"{name:18} {value}")
     return passed

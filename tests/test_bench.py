@@ -158,13 +158,54 @@ def test_generated_page_of_each_backend(monkeypatch, tmp_path):
 def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
     threads(1)
     out = tmp_path / "bench.json"
-    monkeypatch.setattr(sys, "argv", ["bench", "--only", "1,000 tensors", "--rounds", "1", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "1,000 tensors", "--rounds", "1", "--json", str(out)])
     main()
     written = json.loads(out.read_text())
     (rows,) = written["tables"].values()
     assert [row["baseline"] for row in rows] == ["ExtrapSGD", "torch, fused"] and rows[0]["B/param"] == 24
     assert written["about"]["command"].startswith("python -m bench --rounds 1 --only")
-    assert set(machine.describe(1)) < set(written["about"])
+    assert set(machine.describe(torch.device("cpu"))) < set(written["about"])
+
+
+@pytest.fixture
+def compared(monkeypatch, tmp_path):
+    """Compares two files whose tables have a time of each baseline, by case."""
+
+    def run(*tables):
+        paths = [tmp_path / "a.json", tmp_path / "b.json"]
+        for path, table, processor in zip(paths, tables, ("old one", "new one")):
+            rows = {case: [{"baseline": b, "ms": ms} for b, ms in times.items()] for case, times in table.items()}
+            content = {"about": {"processor": processor}, "tables": {**rows, "Memory": [{"optimizer": "SGD", "ms": 1}]}}
+            path.write_text(json.dumps(content))
+        monkeypatch.setattr(sys, "argv", ["bench", "compare", *map(str, paths)])
+        main()
+
+    return run
+
+
+def test_files_side_by_side(compared, capsys):
+    compared({"SGD": {"ExtrapSGD": 4.0, "apex": 2.0}}, {"SGD": {"ExtrapSGD": 3.0, "graph": 1.0}})
+    said = capsys.readouterr().out
+    assert "a.json; processor: old one\n" in said and "b.json; processor: new one\n" in said
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["SGD", "ExtrapSGD", "4", "3", "0.75"],
+        ["SGD", "apex", "2", "-", "-"],
+        ["SGD", "graph", "-", "1", "-"],
+    ]
+
+
+def test_files_of_different_cases_are_refused(compared):
+    with pytest.raises(SystemExit, match=r"different cases: only A has \['LARS'\], only B has \[\]; .* same --only"):
+        compared({"SGD": {"apex": 2.0}, "LARS": {"apex": 2.0}}, {"SGD": {"apex": 2.0}})
+
+
+@pytest.mark.parametrize("arguments", [["compare", "a.json"], ["static", "a.json"]], ids=" ".join)
+def test_files_that_are_not_two_are_refused(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert "python -m bench compare A.json B.json" in capsys.readouterr().err
 
 
 def test_static_command(monkeypatch, capsys):
