@@ -80,7 +80,6 @@ Columns step_columns(const StepConfig& config, int buffers, bool large, bool loc
 CudaPlan::CudaPlan(std::string rule, BucketContents contents, bool emulated)
     : rule_(std::move(rule)),
       bucket_(std::move(contents), /*step_on_device=*/true),
-      emulated_(emulated),
       formats_(formats_of(rule_, bucket_)),
       rule_launches_(find_rule_launches(emulated, rule_, bucket_.buffers(), formats_)),
       base_sums_(find_sum_launches(emulated, formats_.base)),

@@ -61,7 +61,6 @@ class CudaPlan {
 
   std::string rule_;
   Bucket bucket_;
-  bool emulated_;
   TensorFormats formats_;
   cuda::RuleLaunches rule_launches_;
   cuda::SumLaunches base_sums_, gradient_sums_;
