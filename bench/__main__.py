@@ -11,6 +11,7 @@ import datetime
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,8 @@ def main() -> None:
         if value != parser.get_default(key) and key not in ("what", "files", "json")
     ]
     arguments.command_line = " ".join(["python -m bench", *chosen])
+    # The rows of a table step the same parameters on purpose.
+    warnings.filterwarnings("ignore", message=".* was changed between steps of ")
     if len(arguments.files) != (2 if arguments.what == "compare" else 0):
         parser.error("compare takes two files, and nothing else takes any: python -m bench compare A.json B.json")
     if arguments.what == "compare":

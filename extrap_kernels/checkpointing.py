@@ -142,9 +142,6 @@ def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
                 state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
             elif isinstance(value, Tensor) and value.shape == each.param.shape:
                 state[name] = each.layout.empty(name, each.param).copy_(value)
-        optimizer.base_owners.note(
-            each.param, state, holds_base=options.point_between_steps(each.options) != "extrapolated"
-        )
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import gathered
+from extrap_kernels.state.owners import adopt
 
 State = Mapping[Any, Any]
 
@@ -36,9 +37,7 @@ def put_extrapolated(state: State) -> None:
     Numbers that were changed in between are a change of the base iterate: there, both points get the new number.
     """
     for param, entries in _entries(state, "extrapolated"):
-        base = entries["base"]
-        changed = param != base.to(param.dtype)
-        base.copy_(torch.where(changed, param.to(base.dtype), base))
+        changed = adopt(entries["base"], param)
         param.copy_(torch.where(changed, param, entries.pop("extrapolated")))
     _forget_copies(state)
 

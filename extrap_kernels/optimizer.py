@@ -309,7 +309,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if self.param_groups[0]["train_mode"]:
             flat.require_connected(self)
             for i, group in enumerate(self.param_groups):
-                if options.point_between_steps(group) != "extrapolated" and i not in self.stepper.extrapolated:
+                if options.holds_base(group) and i not in self.stepper.extrapolated:
                     self._adopt_changes(group)
             modes.put_base(self.state)
             self.stepper.watch.reset()
@@ -361,7 +361,14 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+        self._note_owners()
         self.stepper.reset()
+
+    def _note_owners(self) -> None:
+        """Note which points the parameters hold under options that came with the state."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                self.base_owners.note(param, self.state.get(param, {}), holds_base=options.holds_base(group))
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def state_dict(self) -> dict[str, Any]:
@@ -393,6 +400,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
         def restore(_: torch.optim.Optimizer) -> None:
             checkpointing.restore(self, loaded)
+            self._note_owners()
 
         # After the pre-hooks of the user, who may have changed the dict, and before the user's post-hooks.
         handles = [

@@ -113,6 +113,11 @@ def point_between_steps(group: Mapping[str, Any]) -> Literal["base", "base befor
     return "extrapolated"
 
 
+def holds_base(group: Mapping[str, Any]) -> bool:
+    """Whether parameters hold the base iterate after a step."""
+    return point_between_steps(group) != "extrapolated"
+
+
 def check_learning_rate(lr: float | Tensor) -> None:
     """Raise ValueError unless ``lr`` is a non-negative number or a one-element tensor."""
     if isinstance(lr, Tensor) and lr.numel() != 1:

@@ -104,7 +104,7 @@ class GroupPlan:
         group = owner.param_groups[number]
         self._key = self._key_of(owner, group)
         self._state, self._owners = owner.state, owner.base_owners
-        self._holds_base = options.point_between_steps(group) != "extrapolated"
+        self._holds_base = options.holds_base(group)
         self._layouts: dict[torch.dtype, StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []

@@ -164,6 +164,10 @@ class _BucketCopy:
         return same_params and buffer.dtype == self.buffer.dtype
 
     def copy(self, bucket: GradBucket) -> None:
+        buffer = bucket.buffer()
+        if buffer.shape == self.buffer.shape:  # nothing is padded here, and DDP leaves no gaps
+            self.buffer.copy_(buffer)
+            return
         torch._foreach_copy_(self._flat, [gradient.view(-1) for gradient in bucket.gradients()])
 
 

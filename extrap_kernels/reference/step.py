@@ -22,6 +22,7 @@ from extrap_kernels.reference.rounding import rounding_bits
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
 from extrap_kernels.state.layout import State, StateLayout
+from extrap_kernels.state.owners import adopt
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -61,12 +62,6 @@ def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, cli
     return -grad if maximize else grad
 
 
-def _adopt(x: Tensor, param: Tensor) -> None:
-    """Set ``x = param``, except where the parameter holds exactly the rounded ``x``."""
-    held = _real(param).to(x.dtype)
-    x.copy_(torch.where(held == x.to(_real(param).dtype).to(x.dtype), x, held))
-
-
 def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, extrap_lr: float) -> Tensor:
     """Return ``y`` without noise. A new direction is a line here."""
     if group["extrapolation"] == "past_gradient":
@@ -99,7 +94,7 @@ def step_parameter(
     group, param, values = launch.group, entry.param, unpack(launch.row)
     x = _real(state["base"] if layout.has_base else param)
     if launch.adopts and layout.has_base:
-        _adopt(x, param)
+        adopt(x, _real(param))
     stored = [(_real(state[name]), form) for name, form in zip(layout.buffers, layout.formats)]
     buffers = {name: form.decode(kept, x.dtype) for name, (kept, form) in zip(layout.buffers, stored)}
     grad_scale, clip = values["grad_scale"], values["clip"]

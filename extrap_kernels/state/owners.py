@@ -60,12 +60,22 @@ class BaseOwners:
     def adopt(self, param: Tensor, state: Mapping[str, Any]) -> None:
         """Make what ``param`` holds the base iterate where it is not that, rounded, but should be."""
         if "base" in state and self.holds_base(state):
-            base = state["base"]
-            held = param.to(base.dtype)
-            base.copy_(torch.where(held == base.to(param.dtype).to(base.dtype), base, held))
+            adopt(state["base"], param)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseOwners:
         return BaseOwners()  # the copies of the parameters own the copies of their bases
 
     def __reduce__(self) -> Any:
         return BaseOwners, ()
+
+
+def adopt(base: Tensor, param: Tensor) -> Tensor:
+    """Set ``base = param``, except where the parameter holds exactly the rounded base iterate.
+
+    Returns:
+        Where they differed, as a bool tensor.
+    """
+    held = param.to(base.dtype)
+    changed = held != base.to(param.dtype).to(base.dtype)
+    base.copy_(torch.where(changed, held, base))
+    return changed

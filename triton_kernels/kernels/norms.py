@@ -160,45 +160,13 @@ def trust_norms(
         adopt = adopts(scalars) & (t.base != t.y)
         if (t.aligned != 0) & (piece.end % 8 == 0):
             total_x, total = norm_squares(
-                *(
-                    t,
-                    piece,
-                    adopt,
-                    prepare,
-                    rule,
-                    A,
-                    PARAM,
-                    GRAD,
-                    BASE,
-                    SIGNED,
-                    UNSIGNED,
-                    BUFFERS,
-                    SIGNS,
-                    DIRECTION,
-                    NORM,
-                ),
-                *(BLOCK, True),
+                *(t, piece, adopt, prepare, rule, A, PARAM, GRAD, BASE, SIGNED, UNSIGNED),
+                *(BUFFERS, SIGNS, DIRECTION, NORM, BLOCK, True),
             )
         else:
             total_x, total = norm_squares(
-                *(
-                    t,
-                    piece,
-                    adopt,
-                    prepare,
-                    rule,
-                    A,
-                    PARAM,
-                    GRAD,
-                    BASE,
-                    SIGNED,
-                    UNSIGNED,
-                    BUFFERS,
-                    SIGNS,
-                    DIRECTION,
-                    NORM,
-                ),
-                *(BLOCK // 8, False),
+                *(t, piece, adopt, prepare, rule, A, PARAM, GRAD, BASE, SIGNED, UNSIGNED),
+                *(BUFFERS, SIGNS, DIRECTION, NORM, BLOCK // 8, False),
             )
         tl.store(partial + pid, total_x)
         tl.store(partial + programs + pid, total)
