@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from extrap_kernels.shards import is_dtensor
 
@@ -21,7 +22,8 @@ class Watch:
     """Looks at one parameter in each step, another one each time: code that writes between steps writes into many.
 
     autograd's version counter tells of changes, but not of those through ``param.data``. A few numbers do: those of a
-    parameter on the CPU are compared in every 17th step.
+    parameter on the CPU are compared in every 17th step. Parameters that are parts of one memory share a counter, which
+    then tells nothing of one of them.
     """
 
     def __init__(self) -> None:
@@ -32,7 +34,7 @@ class Watch:
     def reset(self) -> None:
         """Forget what the parameter was: it was changed by this package."""
         self._param: Optional[Tensor] = None
-        self._version = 0
+        self._version: Optional[int] = None
         self._sample: Optional[Tensor] = None
 
     def note(self, optimizer: ExtrapOptimizer) -> None:
@@ -42,16 +44,22 @@ class Watch:
             return
         self._param = param = params[self._turn % len(params)]
         self._turn += 1
-        self._version = param._version
+        # Others have a counter of their own.
+        plain = type(param) in (Tensor, Parameter) and param.layout is torch.strided and not param.is_nested
+        shares = plain and param.untyped_storage().nbytes() != param.nbytes
+        self._version = None if shares else param._version
         if self._turn % _PERIOD == 0:
             self._sample = _sample_of(param)
 
     def compare(self, optimizer: ExtrapOptimizer) -> None:
         """Warn, once, if the parameter noted after the last step has been changed since."""
         param, self._param = self._param, None
-        if param is None or (param._version == self._version and self._sample is None):
+        if param is None:
             return
-        same = param._version == self._version and _same(_sample_of(param), self._sample)
+        unwritten = self._version is None or param._version == self._version
+        if unwritten and self._sample is None:
+            return
+        same = unwritten and _same(_sample_of(param), self._sample)
         self._sample = None
         if same or optimizer.stepper.extrapolated:
             return

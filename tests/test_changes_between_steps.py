@@ -258,6 +258,23 @@ def test_nothing_is_warned_of_where_nobody_writes(backend, options):
                 optimizer.step()
 
 
+def test_nothing_is_warned_of_where_a_neighbour_is_written(backend):
+    """Parameters that are parts of one memory share autograd's version counter."""
+    memory = torch.ones(2, 40, device=helpers.DEVICES[backend])
+    params = [torch.nn.Parameter(part) for part in memory]
+    optimizers = [ExtrapSGD([p], lr=0.25, backend=backend) for p in params]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(40):
+            for optimizer in optimizers:
+                step(optimizer)
+    if helpers.DEVICES[backend] == "cpu":
+        with pytest.warns(UserWarning, match="was changed between steps"), torch.no_grad():
+            for _ in range(20):
+                step(optimizers[0])
+                params[0].fill_(3.0)
+
+
 def test_nothing_is_warned_of_where_training_starts_again(backend):
     """`state.clear()` is what the docs tell to do after weights were loaded in train mode."""
     p = one(backend)
