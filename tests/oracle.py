@@ -29,20 +29,27 @@ def philox4x32(counter, key):
     return c
 
 
+def random_words(positions, *, key, parameter, step):
+    """A 32-bit word for each int64 position, as uint64."""
+    k = philox4x32((0, 0, parameter, step), key % 2**64)
+    i = positions.astype(np.uint64)
+    h = (i & UINT32) ^ k[0]
+    h = (h + (i >> np.uint64(32)) * np.uint64(0x9E3779B9)) & UINT32
+    h = (h ^ h >> np.uint64(16)) * np.uint64(0x7FEB352D) & UINT32
+    h = (h ^ h >> np.uint64(15) ^ k[1]) * np.uint64(0x846CA68B) & UINT32
+    return h ^ h >> np.uint64(16)
+
+
 def noise(kind, positions, *, key, parameter, step):
     """n ~ U(-1, 1) or N(0, 1) at int64 element positions."""
-    i = positions.astype(np.uint64)
-    block = i >> np.uint64(2)
-    words = philox4x32((block & UINT32, block >> np.uint64(32), parameter, step), key % 2**64)
-    u = [((w >> np.uint64(9)).astype(np.float64) + 0.5) * 2.0**-23 for w in np.broadcast_arrays(*words)]
+    word = random_words(positions >> 1, key=key, parameter=parameter, step=step).astype(np.int64)
+    a, b, odd = word & 0xFFFF, word >> 16, positions & 1
     if kind == "uniform":
-        lanes = [2 * w - 1 for w in u]
-    else:
-        lanes = []
-        for a, b in (u[:2], u[2:]):
-            r = np.sqrt(-2 * np.log(a))
-            lanes += [r * np.cos(2 * np.pi * b), r * np.sin(2 * np.pi * b)]
-    return np.choose(positions & 3, lanes)
+        return (2 * np.where(odd, b, a) + 1) / 2**16 - 1
+    r = np.sqrt(-2 * np.log((a + 0.5) / 2**16))
+    phi = np.pi / 2 * ((b % 2**14 + 0.5) / 2**14 - 0.5)
+    along, across = np.cos(phi) * np.where(b >> 15, -1, 1), np.sin(phi)
+    return r * np.where((b >> 14 & 1) == odd, along, across)
 
 
 def positions(tensor):

@@ -1,4 +1,7 @@
-"""The one stream of random numbers that every backend draws from."""
+"""Philox, and the noise that every backend makes of one stream of random numbers."""
+
+import math
+import sys
 
 import helpers
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 
 from extrap_kernels import ExtrapSGD
 from extrap_kernels.reference import philox
+from extrap_kernels.reference.noise import noise
 
 ONES = 0xFFFFFFFF
 # kat_vectors of the Random123 distribution: counter, key, answer.
@@ -46,11 +50,25 @@ def drawn(backend, param, kind="uniform", *, seed=0, rank=0, before=0, step=1):
     return param.detach()
 
 
-def test_known_answer_of_noise():
-    """Counter and key zero: what the first elements of the first parameter would have at the step count 0."""
-    words = KNOWN_ANSWERS[0][2]
-    noise = philox.noise("uniform", torch.arange(3), key=0, parameter=0, step=0).double()
-    assert noise.tolist() == [2 * ((w >> 9) + 0.5) * 2**-23 - 1 for w in words[:3]]
+@pytest.mark.parametrize("implementation", [oracle.noise, noise], ids=["oracle", "reference"])
+@pytest.mark.parametrize("position", range(4))
+def test_noise_of_a_known_word(implementation, position, monkeypatch):
+    """By hand, from words with the halves a = 0xc000, b = 0x9000, and with b = 0xd000."""
+    word = 0x9000C000 if position < 2 else 0xD000C000
+    tensors = implementation is noise
+    stand_in = (lambda at, **_: torch.full_like(at, word)) if tensors else (lambda at, **_: np.full_like(at, word))
+    monkeypatch.setattr(sys.modules[implementation.__module__], "random_words", stand_in)
+    at = torch.tensor([position]) if tensors else np.array([position])
+
+    def drawn(kind):
+        return float(implementation(kind, at, key=0, parameter=0, step=1)[0])
+
+    half = word >> 16 if position % 2 else 0xC000
+    assert drawn("uniform") == (half + 0.5 - 2**15) / 2**15
+    # The angle is (0x1000 + 1/2) / 2**14 - 1/2 of a quarter turn, the first axis' negative end, then the second one's.
+    radius, angle = (-2 * math.log((0xC000 + 0.5) / 2**16)) ** 0.5, (4096.5 / 16384 - 0.5) * math.pi / 2
+    expected = [-math.cos(angle), math.sin(angle), math.sin(angle), -math.cos(angle)][position]
+    assert drawn("gaussian") == pytest.approx(radius * expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("layout", helpers.LAYOUTS)
@@ -92,8 +110,8 @@ def test_gaussian_precision_of_each_instruction_set(native):
 def test_positions_beyond_32_bits(kind):
     """Tensors this large do not fit here, so the reference is asked directly."""
     where = {"key": 7, "parameter": 3, "step": 5}
-    positions = np.array([0, 2**32 - 1, 2**32, 2**34 - 1, 2**34, 2**34 + 5, 2**40 + 2])
-    actual = philox.noise(kind, torch.from_numpy(positions), **where).double().numpy()
+    positions = np.array([0, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**33 + 5, 2**40 + 2])
+    actual = noise(kind, torch.from_numpy(positions), **where).double().numpy()
     np.testing.assert_allclose(actual, oracle.noise(kind, positions, **where), rtol=oracle.GAUSSIAN_ERROR)
     assert len(set(actual)) == len(positions)
 
@@ -112,7 +130,12 @@ def test_statistics(backend, kind, variance, fourth_moment, distribution):
     spread = count**-0.5
     assert abs(n.mean()) < 4 * spread * variance**0.5
     assert abs(n.square().mean() - variance) < 4 * spread * (fourth_moment - variance**2) ** 0.5
-    assert abs((n[1:] * n[:-1]).mean()) < 4 * spread * variance  # neighbours, of one counter and of two
+    for distance in (1, 2, 3, 64):  # neighbours, of one word and of two
+        assert abs((n[distance:] * n[:-distance]).mean()) < 4 * spread * variance
+        # Of their squares, whose variance is that of n**4.
+        squares = n.square() - variance
+        limit = 4 * spread * (fourth_moment - variance**2)
+        assert abs((squares[distance:] * squares[:-distance]).mean()) < limit
     uniform = distribution(n.sort().values)
     steps = torch.arange(count + 1, dtype=torch.float64, device=n.device) / count
     deviation = torch.maximum((steps[1:] - uniform).max(), (uniform - steps[:-1]).max())

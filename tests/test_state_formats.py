@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from extrap_kernels import ExtrapAdam, ExtrapSGD
-from extrap_kernels.reference.philox import philox4x32
-from extrap_kernels.reference.rounding import rounding_words
+from extrap_kernels.reference.random_bits import rounding_bits
 from extrap_kernels.state.formats import STATE_FORMATS
 
 BACKENDS = [name for name in helpers.BACKENDS if name in ("cpu", "reference")]
@@ -69,57 +68,11 @@ def test_every_stored_number_comes_back_whatever_the_random_bits():
         assert same.all()
 
 
-def model_word(position, seed, parameter, step):
-    """The hash of docs/design.md, in Python's integers."""
-    k = [int(w) for w in philox4x32((0, 0, parameter | 0x80000000, step), seed)]
-    low, high = position & 0xFFFFFFFF, position >> 32
-    h = low ^ k[0]
-    h = (h + high * 0x9E3779B9) & 0xFFFFFFFF
-    h ^= h >> 16
-    h = (h * 0x7FEB352D) & 0xFFFFFFFF
-    h ^= h >> 15
-    h ^= k[1]
-    h = (h * 0x846CA68B) & 0xFFFFFFFF
-    return h ^ (h >> 16)
-
-
-def test_random_words_are_those_of_the_definition():
-    positions = [0, 1, 2, 4096, 2**31, 2**32 - 1, 2**32, 2**40 + 7]
-    for seed, parameter, step in ((0, 0, 1), (2**63 + 5, 3, 7), (9, 2**20, 2**24)):
-        words = rounding_words(torch.tensor(positions), seed=seed, parameter=parameter, step=step)
-        assert words.tolist() == [model_word(p, seed, parameter, step) for p in positions]
-
-
-def words_of(count, **stream):
-    return rounding_words(torch.arange(count), **{"seed": 1, "parameter": 0, "step": 1, **stream})
-
-
-def test_random_bits_are_uniform():
-    """Chi-squared of the bytes, 256 cells: 255 degrees of freedom, standard deviation 22.6."""
-    words = words_of(1 << 18)
-    for shift in (0, 8, 16, 24):
-        counts = torch.bincount((words >> shift) & 255, minlength=256).double()
-        expected = len(words) / 256
-        assert abs(float(((counts - expected) ** 2 / expected).sum()) - 255) < 5 * 22.6
-
-
-@pytest.mark.parametrize("other", [{"step": 2}, {"parameter": 1}, {"seed": 2}], ids=str)
-def test_streams_are_not_correlated(other):
-    a, b = (w.double() / 2**32 - 0.5 for w in (words_of(1 << 16), words_of(1 << 16, **other)))
-    assert abs(float((a * b).mean() * 12)) < 5 / 256  # 5 standard deviations
-
-
-def test_neighbours_are_not_correlated():
-    a = words_of(1 << 16).double() / 2**32 - 0.5
-    for distance in (1, 2, 16, 256):
-        assert abs(float((a[:-distance] * a[distance:]).mean() * 12)) < 5 / 256
-
-
 def test_rounding_is_unbiased():
     """The mean over many positions is the number itself."""
-    words = words_of(1 << 16) >> 16
+    bits = rounding_bits(torch.arange(1 << 16), seed=1, parameter=0, step=1)
     for value in (1.003, 1.9999, 1e-20, 0.3):
-        stored = BFLOAT16.unsigned.encode(torch.full((1 << 16,), value), words.to(torch.int32)).double()
+        stored = BFLOAT16.unsigned.encode(torch.full((1 << 16,), value), bits).double()
         ulp = 2.0 ** (math.floor(math.log2(value)) - 7)
         assert abs(float(stored.mean()) - value) < 5 * ulp / 2 / 256
 

@@ -110,9 +110,13 @@ def test_noise(kind, triton):
         assert not (found := comparison.difference(native, reference_writing.uniform(), "reference")), found
 
 
-def test_random_bits_of_the_state():
-    native = native_writing.words("rounding", row(), count=3)
-    assert not (found := comparison.difference(native, reference_writing.rounding_words(KEY, 3), "reference")), found
+def test_random_bits(triton):
+    native = native_writing.words("bits", row(), count=3)
+    for name, writing in (("reference", reference_writing.bits(KEY, 3)), ("Triton", triton.bits(KEY, 3))):
+        assert not (found := comparison.difference(native, writing, name)), found
+
+
+def test_stochastic_rounding():
     native = native_writing.words("stochastic", row())
     assert not (found := comparison.difference(native, reference_writing.stochastic(), "reference")), found
 
@@ -158,16 +162,16 @@ def test_finds_mistakes_in_the_reference(case, old, new, triton):
 @pytest.mark.parametrize(
     "kind, old, new",
     [
-        ("gaussian", "0.08700435", "0.08700437"),
-        ("gaussian", "0.693359375", "0.6933595"),
-        ("gaussian", "sine, cosine = tl.where(odd, c, s), tl.where(odd, s, c)", "sine, cosine = s, c"),
-        ("gaussian", "-sine", "sine"),
-        ("uniform", "word >> 9", "word >> 8"),
+        ("gaussian", "0.203834694", "0.203834718"),
+        ("gaussian", "1.38671875", "1.3867"),
+        ("gaussian", "tl.where(swapped, across, along), tl.where(swapped, along, across)", "along, across"),
+        ("gaussian", "-cosine", "cosine"),
+        ("uniform", "word >> 16)", "word >> 15)"),
     ],
 )
 def test_finds_mistakes_in_noise(kind, old, new):
     native = native_writing.words("noise", row(noise=CODES["noise"].index(kind)))
-    assert comparison.difference(native, TritonWriting({"kernels.philox": [(old, new)]}).noise(kind), "Triton")
+    assert comparison.difference(native, TritonWriting({"kernels.distributions": [(old, new)]}).noise(kind), "Triton")
 
 
 def test_finds_mistakes_in_philox():
@@ -176,6 +180,13 @@ def test_finds_mistakes_in_philox():
         assert comparison.difference(native, TritonWriting({"kernels.philox": [(old, new)]}).words(KEY), "Triton")
     wrong = edited("extrap_kernels.reference.philox", [(">> 32) & _MASK32) ^ c[3]", ">> 31) & _MASK32) ^ c[3]")])
     assert comparison.difference(native, reference_writing.words(KEY, wrong), "reference")
+
+
+def test_finds_mistakes_in_random_bits():
+    native = native_writing.words("bits", row(), count=3)
+    for old, new in (("0x846CA68B", "0x846CA689"), ("h >> 15", "h >> 16"), ("^ second", ""), ("position >> 32", "position")):
+        wrong = TritonWriting({"kernels.random_bits": [(old, new)]}).bits(KEY, 3)
+        assert comparison.difference(native, wrong, "Triton")
 
 
 def test_shows_the_first_difference():

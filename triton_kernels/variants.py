@@ -14,7 +14,7 @@ from extrap_kernels.launch import PHASES, Phase
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import Buffer, RuleSpec, every_rule
 from extrap_kernels.triton_kernels import rules
-from extrap_kernels.triton_kernels.kernels import philox
+from extrap_kernels.triton_kernels.kernels import distributions
 from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
 from extrap_kernels.triton_kernels.kernels.step import step_kernel
 
@@ -106,7 +106,7 @@ class Step:
             "EXTRAGRADIENT_DIRECTION": self.rule.module.extragradient_direction,
             "TRUST_RATIO": self.rule.module.trust_ratio if self.rule.spec.norm else None,
             "PHASE": self.phase.value,
-            "NOISE": getattr(philox, f"{self.noise}_pair") if self.noise else None,
+            "NOISE": getattr(distributions, f"{self.noise}_pair") if self.noise else None,
             "SHARDED": self.sharded,
         }
 

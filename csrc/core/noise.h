@@ -1,7 +1,7 @@
-// From the four words of a Philox counter to the noise of four consecutive elements.
+// From random words to noise: each word serves two elements that follow each other.
 #pragma once
 
-#include "core/philox.h"
+#include "core/random_bits.h"
 
 namespace extrap {
 
@@ -14,24 +14,21 @@ constexpr const char* kNoiseScaleNames[] = {"absolute", "tensor", "filter", "gra
 
 inline namespace EXTRAP_ISA {
 
-// F: float, or a vector of floats with one counter in each lane.
+// Of the elements at an even position and the one after it. F: float, or a vector of floats with a pair in each lane.
 template <class F>
-struct NoiseLanes {
-  F lane[4];
+struct NoisePair {
+  F even, odd;
 };
 
-// In (0, 1) and exact: 23 bits and a half.
+// In (-1, 1), from 16 bits, and exact.
 template <class F, class U>
-EXTRAP_HD F unit_interval(U word) {
-  return (Ops<F>::from_integer(word >> 9) + 0.5f) * 0x1p-23f;
+EXTRAP_HD F symmetric_interval(U half) {
+  return Ops<F>::multiply_add(Ops<F>::from_integer(half), F{} + 0x1p-15f, F{} + (0x1p-16f - 1.0f));
 }
 
 template <class F, class U>
-EXTRAP_HD NoiseLanes<F> uniform_noise(const PhiloxWords<U>& words) {
-  NoiseLanes<F> n;
-  EXTRAP_UNROLL
-  for (int k = 0; k < 4; ++k) n.lane[k] = 2.0f * unit_interval<F>(words.word[k]) - 1.0f;
-  return n;
+EXTRAP_HD NoisePair<F> uniform_noise(U word) {
+  return {symmetric_interval<F>(word & 0xffffu), symmetric_interval<F>(word >> 16)};
 }
 
 // Horner's rule; the highest power first.
@@ -42,70 +39,53 @@ EXTRAP_HD F polynomial(F x, float highest, Coefficients... others) {
   return sum;
 }
 
-// Natural logarithm on (0, 1), relative error below 1.5e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)), so that
-// there is no cancellation near 1; the polynomial is a minimax fit of (log(1+f) - f + f^2/2) / f^3.
-template <class F>
-EXTRAP_HD F log_unit(F u) {
-  using U = typename Ops<F>::Word;
-  const U shifted = Ops<F>::bits(u) + (0x3f800000u - 0x3f3504f3u);
-  const F exponent = Ops<F>::from_integer(shifted >> 23) - 127.0f;
+// -2 ln((a + 1/2) / 2^16) for 16 bits `a`, relative error below 4e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)), so
+// that there is no cancellation near 1; the polynomial is a minimax fit of -2 (log(1+f) - f + f^2/2) / f^3.
+template <class F, class U>
+EXTRAP_HD F radius_square(U a) {
+  const U shifted = Ops<F>::bits(Ops<F>::from_integer(a) + 0.5f) + (0x3f800000u - 0x3f3504f3u);
+  const F exponent = Ops<F>::from_integer(shifted >> 23) - (127.0f + 16.0f);
   const F f = Ops<F>::from_bits((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
-  const F p =
-      polynomial(f, 0.08700435f, -0.14267486f, 0.14914769f, -0.16577585f, 0.19963063f, -0.25001338f, 0.3333391f);
+  const F p = polynomial(f, 0.203834694f, -0.320487734f, 0.342742558f, -0.398490058f, 0.499665338f, -0.666684914f);
   const F square = f * f;
-  // ln 2 in two parts, of which the first times the exponent is exact.
-  const F small = Ops<F>::multiply_add(exponent, F{} - 2.12194440e-4f, (square * f) * p);
-  const F mantissa_part = Ops<F>::multiply_add(square, F{} - 0.5f, small) + f;
-  return Ops<F>::multiply_add(exponent, F{} + 0.693359375f, mantissa_part);
+  // -2 ln 2 in two parts, of which the first times the exponent is exact.
+  const F small = Ops<F>::multiply_add(exponent, F{} + 4.24388880e-4f, (square * f) * p);
+  const F mantissa_part = Ops<F>::multiply_add(f, F{} - 2.0f, square + small);
+  return Ops<F>::multiply_add(exponent, F{} - 1.38671875f, mantissa_part);
 }
 
-template <class F>
-struct SineCosine {
-  F sine, cosine;
-};
-
-// sin and cos of 2*pi*u for u in (0, 1), relative error below 3e-7: the quarter turn is taken off exactly, then minimax
-// polynomials in a quarter turn's fraction.
-template <class F>
-EXTRAP_HD SineCosine<F> sine_cosine_turns(F u) {
-  using U = typename Ops<F>::Word;
-  const F quarters = 4.0f * u;
-  const U quadrant = Ops<F>::to_integer(quarters + 0.5f);
-  const F f = quarters - Ops<F>::from_integer(quadrant);
-  const F q = f * f;
-  const F s = polynomial(q, -0.004601658f, 0.07968003f, -0.6459635f, 1.5707964f) * f;
-  const F c = polynomial(q, -0.020417282f, 0.25360322f, -1.2336977f, 1.0f);
-  // Quadrants 0 to 3 have (sin, cos) = (s, c), (c, -s), (-s, -c), (-c, s).
-  const F sine = (quadrant & 1u) != 0u ? c : s;
-  const F cosine = (quadrant & 1u) != 0u ? s : c;
-  const U sine_sign = (quadrant & 2u) << 30;
-  const U cosine_sign = ((quadrant + 1u) & 2u) << 30;
-  return {Ops<F>::from_bits(Ops<F>::bits(sine) ^ sine_sign), Ops<F>::from_bits(Ops<F>::bits(cosine) ^ cosine_sign)};
-}
-
-// Box-Muller: lanes 0 and 1 from words 0 and 1, lanes 2 and 3 from words 2 and 3.
+// A point of the unit circle, from the upper 16 bits of a word: 14 of them are the angle to an axis, at most an eighth
+// of a turn; one is the end of that axis, and one says which axis it is. Minimax polynomials in quarter turns, relative
+// error below 3e-7.
 template <class F, class U>
-EXTRAP_HD NoiseLanes<F> gaussian_noise(const PhiloxWords<U>& words) {
-  NoiseLanes<F> n;
-  EXTRAP_UNROLL
-  for (int k = 0; k < 4; k += 2) {
-    const F radius = Ops<F>::sqrt(-2.0f * log_unit(unit_interval<F>(words.word[k])));
-    const SineCosine<F> angle = sine_cosine_turns(unit_interval<F>(words.word[k + 1]));
-    n.lane[k] = radius * angle.cosine;
-    n.lane[k + 1] = radius * angle.sine;
-  }
-  return n;
+EXTRAP_HD NoisePair<F> circle_point(U word) {
+  const F angle = Ops<F>::multiply_add(Ops<F>::from_integer((word >> 16) & 0x3fffu), F{} + 0x1p-14f,
+                                       F{} + (0x1p-15f - 0.5f));
+  const F q = angle * angle;
+  const F across = polynomial(q, -0.004601658f, 0.07968003f, -0.6459635f, 1.5707964f) * angle;
+  const F cosine = polynomial(q, -0.020417282f, 0.25360322f, -1.2336977f, 1.0f);
+  const F along = Ops<F>::from_bits(Ops<F>::bits(cosine) ^ (word & 0x80000000u));
+  const auto swapped = (word & 0x40000000u) != 0u;
+  return {swapped ? across : along, swapped ? along : across};
 }
 
-// The counter whose words give the noise of elements `position` to `position + 3`, which is a multiple of 4.
-EXTRAP_HD PhiloxWords<uint32_t> noise_counter(uint64_t position, uint32_t index, double step) {
-  const uint64_t block = position >> 2;
-  return {{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), index, static_cast<uint32_t>(step)}};
+// Box-Muller.
+template <class F, class U>
+EXTRAP_HD NoisePair<F> gaussian_noise(U word) {
+  const F radius = Ops<F>::sqrt(radius_square<F>(word & 0xffffu));
+  const NoisePair<F> point = circle_point<F>(word);
+  return {radius * point.even, radius * point.odd};
 }
 
 template <class F, class U>
-EXTRAP_HD NoiseLanes<F> noise_of(Noise kind, const PhiloxWords<U>& words) {
-  return kind == Noise::uniform ? uniform_noise<F>(words) : gaussian_noise<F>(words);
+EXTRAP_HD NoisePair<F> noise_of(Noise kind, U word) {
+  return kind == Noise::uniform ? uniform_noise<F>(word) : gaussian_noise<F>(word);
+}
+
+// Of the element at `position` and the one that shares its word.
+EXTRAP_HD NoisePair<float> noise_around(Noise kind, const RandomKey& key, int64_t position) {
+  const uint64_t pair = static_cast<uint64_t>(position) >> 1;
+  return noise_of<float>(kind, key.bits(static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32)));
 }
 
 }  // namespace EXTRAP_ISA

@@ -53,7 +53,6 @@ struct Ops<float> {
 #endif
   }
   static EXTRAP_HD float from_integer(uint32_t w) { return static_cast<float>(w); }
-  static EXTRAP_HD uint32_t to_integer(float v) { return static_cast<uint32_t>(v); }
   static EXTRAP_HD uint32_t bits(float v) {
     uint32_t w;
     memcpy(&w, &v, sizeof w);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "core/noise.h"
-#include "core/rounding.h"
 #include "cpu/tile.h"
 
 namespace extrap {
@@ -14,25 +13,16 @@ EXTRAP_HD void load_noise(const float* from, DoubleVector& n) {
   n = __builtin_convertvector(load_bytes<HalfFloatVector>(from), DoubleVector);
 }
 
-// From one counter in each lane to memory order. Each 128-bit part is a 4x4 matrix that is transposed; the counters
-// were dealt out to the lanes such that the parts then follow each other.
-EXTRAP_HD void store_in_order(const NoiseLanes<FloatVector>& n, float* to) {
-  const FloatVector low02 = interleave_low(n.lane[0], n.lane[2]), high02 = interleave_high(n.lane[0], n.lane[2]);
-  const FloatVector low13 = interleave_low(n.lane[1], n.lane[3]), high13 = interleave_high(n.lane[1], n.lane[3]);
-  const FloatVector ordered[4] = {interleave_low(low02, low13), interleave_high(low02, low13),
-                                  interleave_low(high02, high13), interleave_high(high02, high13)};
-  memcpy(to, ordered, sizeof ordered);
-}
-
-// Lane 4p + j holds the counter whose elements end up in vector j, part p.
-struct CounterOrder {
+// Lane 4p + j holds the pair that ends up, interleaved, in part p of 128 bits: of the first vector if j < 2, else of the
+// second.
+struct PairOrder {
   uint32_t offset[kFloats];
-  constexpr CounterOrder() : offset() {
+  constexpr PairOrder() : offset() {
     for (int lane = 0; lane < kFloats; ++lane)
-      offset[lane] = static_cast<uint32_t>(lane % 4 * (kFloats / 4) + lane / 4);
+      offset[lane] = static_cast<uint32_t>(lane % 4 / 2 * (kFloats / 2) + lane / 4 * 2 + lane % 2);
   }
 };
-constexpr CounterOrder kCounterOrder;
+constexpr PairOrder kPairOrder;
 
 struct MemoryOrder {
   uint32_t offset[kFloats];
@@ -42,28 +32,19 @@ struct MemoryOrder {
 };
 constexpr MemoryOrder kMemoryOrder;
 
-// The halves of 64-bit numbers that lie `offsets` after `first`, one in each lane.
-struct WideLanes {
-  WordVector low, high;
-
-  EXTRAP_HD WideLanes(uint64_t first, const uint32_t* offsets) {
-    const WordVector offset = load_bytes<WordVector>(offsets);
-    low = offset + static_cast<uint32_t>(first);
+// Noise of the kBlock elements from `position` on, which is even.
+EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, uint64_t position, float* to) {
+  const WordVector order = load_bytes<WordVector>(kPairOrder.offset);
+  EXTRAP_UNROLL
+  for (uint32_t i = 0; i < kBlock; i += 2 * kFloats) {
+    const uint64_t first = (position + i) >> 1;
+    const WordVector low = order + static_cast<uint32_t>(first);
     // A comparison gives -1 in the lanes where the sum wrapped.
-    high = static_cast<uint32_t>(first >> 32) - reinterpret_cast<WordVector>(low < offset);
+    const WordVector high = static_cast<uint32_t>(first >> 32) - reinterpret_cast<WordVector>(low < order);
+    const NoisePair<FloatVector> n = noise_of<FloatVector>(kind, key.bits(low, high));
+    const FloatVector ordered[2] = {interleave_low(n.even, n.odd), interleave_high(n.even, n.odd)};
+    memcpy(to + i, ordered, sizeof ordered);
   }
-};
-
-// Noise of the kBlock elements from `position`, a multiple of 4.
-EXTRAP_HD void fill_noise(Noise kind, uint64_t key, uint32_t index, double step, int64_t position, float* to) {
-  const WideLanes counter(static_cast<uint64_t>(position) >> 2, kCounterOrder.offset);
-  const PhiloxWords<SplitWords> random =
-      philox4x32<SplitWords>({{split(counter.low), split(counter.high), split(WordVector{} + index),
-                               split(WordVector{} + static_cast<uint32_t>(step))}},
-                             key);
-  PhiloxWords<WordVector> words;
-  for (int k = 0; k < 4; ++k) words.word[k] = join(random.word[k]);
-  store_in_order(noise_of<FloatVector>(kind, words), to);
 }
 
 // How many of the elements from `begin + filled` on follow each other in the whole tensor, and at most `most`.
@@ -76,24 +57,24 @@ EXTRAP_HD int64_t in_extent(const TensorEntry& t, int64_t begin, int64_t filled,
 EXTRAP_HD bool is_whole(const TensorEntry& t) { return t.extent >= t.numel; }
 
 // The same for elements whose positions may begin anywhere and have gaps: each extent is cut out of whole blocks.
-__attribute__((noinline)) inline void fill_shard_noise(const StepConfig& config, const TensorEntry& t, int64_t begin,
-                                                       float* to) {
+__attribute__((noinline)) inline void fill_shard_noise(Noise kind, const RandomKey& key, const TensorEntry& t,
+                                                       int64_t begin, float* to) {
   alignas(64) float block[kBlock];
   for (int64_t filled = 0; filled < kBlock;) {
-    const int64_t first = position(t, begin + filled), skip = first % 4;
-    fill_noise(config.noise, config.key, t.index, t.step, first - skip, block);
+    const int64_t first = position(t, begin + filled), skip = first % 2;
+    fill_noise(kind, key, static_cast<uint64_t>(first - skip), block);
     const int64_t count = in_extent(t, begin, filled, kBlock - skip);
     memcpy(to + filled, block + skip, static_cast<size_t>(count) * sizeof(float));
     filled += count;
   }
 }
 
-// Noise of the kBlock elements from element `begin` of a tensor, which is a multiple of 4.
-EXTRAP_HD void fill_noise(const StepConfig& config, const TensorEntry& t, int64_t begin, float* to) {
-  if (is_whole(t) && t.offset % 4 == 0)
-    fill_noise(config.noise, config.key, t.index, t.step, t.offset + begin, to);
+// Noise of the kBlock elements from element `begin` of a tensor, which is even.
+EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, const TensorEntry& t, int64_t begin, float* to) {
+  if (is_whole(t) && t.offset % 2 == 0)
+    fill_noise(kind, key, static_cast<uint64_t>(t.offset + begin), to);
   else
-    fill_shard_noise(config, t, begin, to);
+    fill_shard_noise(kind, key, t, begin, to);
 }
 
 // noise_std * s for elements from `begin`, where s is the rms of each element's row.
@@ -110,7 +91,7 @@ EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t begin, 
 }
 
 // Bits that round the kBlock elements from `position` on, whose positions have the upper half in common.
-EXTRAP_HD void fill_rounding(RoundingKey key, uint64_t position, uint32_t* to) {
+EXTRAP_HD void fill_rounding(RandomKey key, uint64_t position, uint32_t* to) {
   const WordVector first = load_bytes<WordVector>(kMemoryOrder.offset) + static_cast<uint32_t>(position);
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kFloats) {
@@ -120,7 +101,7 @@ EXTRAP_HD void fill_rounding(RoundingKey key, uint64_t position, uint32_t* to) {
 }
 
 // The same for any elements of a tensor.
-__attribute__((noinline)) inline void fill_scattered_rounding(RoundingKey key, const TensorEntry& t, int64_t begin,
+__attribute__((noinline)) inline void fill_scattered_rounding(RandomKey key, const TensorEntry& t, int64_t begin,
                                                               uint32_t* to) {
   for (int64_t filled = 0; filled < kBlock;) {
     const uint64_t first = static_cast<uint64_t>(position(t, begin + filled));
@@ -131,7 +112,7 @@ __attribute__((noinline)) inline void fill_scattered_rounding(RoundingKey key, c
 }
 
 // Bits that round the kBlock elements from element `begin` of a tensor on.
-EXTRAP_HD void fill_rounding(RoundingKey key, const TensorEntry& t, int64_t begin, uint32_t* to) {
+EXTRAP_HD void fill_rounding(RandomKey key, const TensorEntry& t, int64_t begin, uint32_t* to) {
   const uint64_t first = static_cast<uint64_t>(t.offset + begin);
   if (is_whole(t) && static_cast<uint32_t>(first) <= 0xffffffffu - kBlock)
     fill_rounding(key, first, to);

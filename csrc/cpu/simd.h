@@ -25,7 +25,6 @@ typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
 typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
-typedef uint64_t LongVector __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfWordVector __attribute__((vector_size(kVectorBytes / 2)));
 typedef float HalfFloatVector __attribute__((vector_size(kVectorBytes / 2)));
 
@@ -39,35 +38,6 @@ template <>
 struct VectorOf<double> {
   using type = DoubleVector;
 };
-
-// Words of 32 bits, one in the lower half of each 64-bit lane, whose upper half holds anything: the form in which they
-// are multiplied, so that a chain of products needs no shuffles. In memory order, even and odd words alternate.
-struct SplitWords {
-  LongVector even, odd;
-
-  EXTRAP_HD SplitWords operator^(SplitWords other) const { return {even ^ other.even, odd ^ other.odd}; }
-  EXTRAP_HD SplitWords operator^(uint32_t word) const { return {even ^ uint64_t{word}, odd ^ uint64_t{word}}; }
-};
-
-EXTRAP_HD SplitWords split(WordVector w) {
-  return {reinterpret_cast<LongVector>(w), reinterpret_cast<LongVector>(w) >> 32};
-}
-
-EXTRAP_HD WordVector join(SplitWords w) { return reinterpret_cast<WordVector>((w.even & 0xffffffffu) | (w.odd << 32)); }
-
-// Products of 64 bits of the lower halves.
-EXTRAP_HD LongVector multiply_low(LongVector a, uint32_t factor) {
-  const LongVector b = LongVector{} + factor;
-#if defined(__AVX512F__)
-  return reinterpret_cast<LongVector>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#elif defined(__AVX2__)
-  return reinterpret_cast<LongVector>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#elif defined(__SSE2__)
-  return reinterpret_cast<LongVector>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
-#else
-  return (a & 0xffffffffu) * b;
-#endif
-}
 
 // Interleave the lower or upper two floats of each 128-bit part: a0 b0 a1 b1, or a2 b2 a3 b3.
 EXTRAP_HD FloatVector interleave_low(FloatVector a, FloatVector b) {
@@ -122,14 +92,6 @@ EXTRAP_HD void finish_streaming() {
   _mm_sfence();
 #endif
 }
-
-template <>
-struct Ops<SplitWords> {
-  static EXTRAP_HD void multiply_wide(SplitWords a, uint32_t b, SplitWords& high, SplitWords& low) {
-    low = {multiply_low(a.even, b), multiply_low(a.odd, b)};
-    high = {low.even >> 32, low.odd >> 32};
-  }
-};
 
 template <>
 struct Ops<FloatVector> {
@@ -188,9 +150,6 @@ struct Ops<FloatVector> {
   // Below 2^31, where signed and unsigned agree: the signed conversion is the one that every instruction set has.
   static EXTRAP_HD FloatVector from_integer(Word w) {
     return __builtin_convertvector(reinterpret_cast<IntVector>(w), FloatVector);
-  }
-  static EXTRAP_HD Word to_integer(FloatVector v) {
-    return reinterpret_cast<Word>(__builtin_convertvector(v, IntVector));
   }
   static EXTRAP_HD Word bits(FloatVector v) { return reinterpret_cast<Word>(v); }
   static EXTRAP_HD FloatVector from_bits(Word w) { return reinterpret_cast<FloatVector>(w); }

@@ -15,7 +15,7 @@ struct TensorStep {
   const StepConstants<typename Types::A>& constants;
   const Rule& rule;
   const TensorEntry& tensor;
-  RoundingKey rounding;
+  RandomKey noise, rounding;
 };
 
 template <class Rule, class Types, bool kNoise>
@@ -32,7 +32,7 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
   alignas(64) A amplitude[kNoise ? kBlock : 1];
   alignas(64) uint32_t random[kRounds ? kBlock : 1];
   if constexpr (kNoise) {
-    fill_noise(s.config, s.tensor, begin, noise);
+    fill_noise(s.config.noise, s.noise, s.tensor, begin, noise);
     if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
   }
   if constexpr (kRounds)
@@ -100,14 +100,17 @@ void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chu
     // All that a rule takes from a tensor: its powers of beta cost as much as stepping a small one.
     if (t.step != last->step || t.trust != last->trust) rule = Rule(config, t);
     last = &t;
-    TensorStep<Rule, Types> s{config, c, rule, t, {}};
-    if constexpr (Block<Rule, Types>::kRoundsUnsigned) s.rounding = RoundingKey::of(config.seed, t.index, t.step);
+    TensorStep<Rule, Types> s{config, c, rule, t, {}, {}};
+    if constexpr (Block<Rule, Types>::kRoundsUnsigned)
+      s.rounding = RandomKey::of(config.seed, t.index | kRoundingStream, t.step);
     const int64_t unaligned = streaming ? until_aligned<Types>(t) : -1;
     // Noise comes in blocks that begin where the tensor does: there, an unaligned y takes its way through the caches.
-    if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms))
+    if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms)) {
+      s.noise = RandomKey::of(config.key, t.index, t.step);
       step_chunk<Rule, Types, true>(s, *chunk, 0, unaligned == 0);
-    else
+    } else {
       step_chunk<Rule, Types, false>(s, *chunk, unaligned > 0 ? unaligned : 0, unaligned >= 0);
+    }
   }
 }
 

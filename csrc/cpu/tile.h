@@ -12,7 +12,7 @@
 namespace extrap {
 inline namespace EXTRAP_ISA {
 
-// Four vectors of floats: what one vector of Philox counters gives noise for.
+// Four vectors of floats.
 constexpr int kBlock = 4 * kFloats;
 
 // As many numbers as V has lanes, whatever their format.

@@ -25,8 +25,8 @@ struct StepKernel {
                 "low-precision buffers need random bits to round by");
   using Rule = RuleOf<A>;
   static constexpr int kBuffers = Rule::Buffers::kCount;
-  // A thread takes as many elements at a time as 128 bits have of the arithmetic type: a Philox counter has noise for
-  // them, and in formats of fewer bits the accesses of a warp still leave no gaps.
+  // A thread takes as many elements at a time as 128 bits have of the arithmetic type: in formats of fewer bits, the
+  // accesses of a warp still leave no gaps.
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
@@ -56,6 +56,7 @@ struct StepKernel {
     TensorEntry tensor;
     int number;  // of the tensor in the launch
     Chunk chunk;
+    RandomKey noise_key;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
     bool aligned, noisy, sharded, skipped, updates, base_is_y, adopts, restore, is_last;
@@ -106,6 +107,7 @@ struct StepKernel {
     const uint32_t slot = scaled ? table.get<uint32_t>(kSlot, i) : 0;
     s.noisy = slot != kNoSlot;
     if (!s.noisy) return;
+    s.noise_key = RandomKey::of(table.config.key, s.tensor.index, s.tensor.step);
     const double* rms = table.workspace.row_rms + slot;
     s.row_rms = scaled && s.tensor.rows > 1 ? rms : nullptr;
     const A std = s.constants().noise_std;
@@ -195,12 +197,6 @@ struct StepKernel {
     return y;
   }
 
-  static EXTRAP_HD NoiseLanes<float> draw(const LaunchTable& table, const TensorEntry& t, int64_t position) {
-    const auto words =
-        philox4x32<uint32_t>(noise_counter(static_cast<uint64_t>(position), t.index, t.step), table.config.key);
-    return noise_of<float>(table.config.noise, words);
-  }
-
   // noise_std * s of element `at` of the chunk.
   static EXTRAP_HD A amplitude(const Shared& s, int at, A l) {
     if (s.row_rms) return static_cast<A>(s.row_rms[s.chunk.row(at)]) * s.amplitude;
@@ -210,9 +206,12 @@ struct StepKernel {
   static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part,
                                   float (&noise)[kPart]) {
     if (!s.sharded && part.stride == 1) {
-      const NoiseLanes<float> lanes = draw(table, s.tensor, s.chunk.begin + part.at);
       EXTRAP_UNROLL
-      for (int k = 0; k < kPart; ++k) noise[k] = kPart == 2 && part.at % 4 != 0 ? lanes.lane[k + 2] : lanes.lane[k];
+      for (int k = 0; k < kPart; k += 2) {
+        const NoisePair<float> n = noise_around(table.config.noise, s.noise_key, s.chunk.begin + part.at + k);
+        noise[k] = n.even;
+        noise[k + 1] = n.odd;
+      }
       return;
     }
     // The elements lie apart, or in the whole tensor they may begin anywhere and an extent may end among them.
@@ -220,12 +219,10 @@ struct StepKernel {
     for (int e = 0; e < kPart; ++e) {
       const int64_t element = s.chunk.begin + part[e];
       const int64_t at_whole = s.sharded ? position(s.tensor, element) : element;
-      const NoiseLanes<float> lanes = draw(table, s.tensor, at_whole);
-      const int lane = static_cast<int>(at_whole % 4);
+      const NoisePair<float> n = noise_around(table.config.noise, s.noise_key, at_whole);
       EXTRAP_UNROLL
       for (int k = 0; k < kPart; ++k)
-        if (k == e)
-          noise[k] = lane == 0 ? lanes.lane[0] : lane == 1 ? lanes.lane[1] : lane == 2 ? lanes.lane[2] : lanes.lane[3];
+        if (k == e) noise[k] = at_whole % 2 == 0 ? n.even : n.odd;
     }
   }
 

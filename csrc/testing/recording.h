@@ -160,7 +160,6 @@ struct Ops<testing::Number<float>> {
   // Only noise uses it, and says that it may be fused or not.
   static Number multiply_add(Number a, Number b, Number c) { return a * b + c; }
   static Number from_integer(Word w) { return Number::of("from_integer", w); }
-  static Word to_integer(Number v) { return Word::of("to_integer", v); }
   static Word bits(Number v) { return Word::of("bits", v); }
   static Number from_bits(Word w) { return Number::of("from_bits", w); }
   static Word widen(Half h) { return Word::of("widen", h); }

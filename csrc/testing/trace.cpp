@@ -5,7 +5,6 @@
 
 #include "core/dispatch.h"
 #include "core/noise.h"
-#include "core/rounding.h"
 #include "core/step.h"
 
 namespace extrap::testing {
@@ -113,10 +112,11 @@ std::vector<Path> traced_words(const std::string& what, const StepConfig& config
       const auto words = philox4x32<Word>(word_inputs<Word>(), config.key);
       for (int k = 0; k < 4; ++k) recorder.output("word" + std::to_string(k), words.word[k]);
     } else if (what == "noise") {
-      const auto noise = noise_of<Number<float>>(config.noise, word_inputs<Word>());
-      for (int k = 0; k < 4; ++k) recorder.output("noise" + std::to_string(k), noise.lane[k]);
-    } else if (what == "rounding") {
-      const auto key = RoundingKey::of(config.seed, index, step);
+      const auto noise = noise_of<Number<float>>(config.noise, Word::input("word0"));
+      recorder.output("noise0", noise.even);
+      recorder.output("noise1", noise.odd);
+    } else if (what == "bits") {
+      const auto key = RandomKey::of(config.key, index, step);
       recorder.output("word0", key.bits(Word::input("word0"), Word::input("word1")));
     } else if (what == "stochastic") {
       recorder.output("half", Format<BFloat16>::encode(Number<float>::input("value"), Word::input("word0")));

@@ -1,12 +1,9 @@
-"""Philox4x32-10 and the noise made from it, in plain PyTorch integer arithmetic.
+"""Philox4x32-10 in plain PyTorch integer arithmetic: readable twin of ``csrc/core/philox.h``.
 
-Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Readable twin of
-``csrc/core/philox.h`` and ``csrc/core/noise.h``.
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -42,33 +39,3 @@ def philox4x32(counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor |
         ]
         k0, k1 = (k0 + _WEYL[0]) & _MASK32, (k1 + _WEYL[1]) & _MASK32
     return c
-
-
-def _unit_interval(word: Tensor) -> Tensor:
-    return ((word >> 9).double() + 0.5) * 2.0**-23
-
-
-def noise(kind: str, position: Tensor, *, key: int, parameter: int, step: int) -> Tensor:
-    """Return the noise ``n`` of the elements at ``position``, before any scale.
-
-    Args:
-        kind: ``"uniform"``, U(-1, 1), or ``"gaussian"``, N(0, 1) by Box-Muller.
-        position: int64 tensor of element positions, any shape.
-        key: seed plus rank, taken modulo 2**64.
-        parameter: index of the parameter in the optimizer.
-        step: the parameter's step count after the step that uses the noise, from 1.
-
-    Returns:
-        float32 tensor with the shape of ``position``. Uniform noise is exact; Gaussian noise is the float64 value
-        rounded once.
-    """
-    block, lane = position >> 2, position & 3
-    words = philox4x32((block & _MASK32, (block >> 32) & _MASK32, parameter, step), key % 2**64)
-    if kind == "uniform":
-        chosen = torch.stack(words).gather(0, lane.unsqueeze(0)).squeeze(0)
-        return (2 * _unit_interval(chosen) - 1).float()
-    pair = lane >> 1
-    u_a = _unit_interval(torch.where(pair == 0, words[0], words[2]))
-    u_b = _unit_interval(torch.where(pair == 0, words[1], words[3]))
-    radius, angle = torch.sqrt(-2 * torch.log(u_a)), 2 * math.pi * u_b
-    return (radius * torch.where((lane & 1) == 0, torch.cos(angle), torch.sin(angle))).float()

@@ -16,9 +16,9 @@ from torch import Tensor
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.layout import is_dense
+from extrap_kernels.reference.noise import noise
 from extrap_kernels.reference.norms import rms
-from extrap_kernels.reference.philox import noise
-from extrap_kernels.reference.rounding import rounding_bits
+from extrap_kernels.reference.random_bits import rounding_bits
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
 from extrap_kernels.state.layout import State, StateLayout

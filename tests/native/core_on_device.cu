@@ -1,7 +1,6 @@
 // Every template of csrc/core as device code; compiled by tests/test_device_code.py, never run.
 #include "core/formats.h"
 #include "core/noise.h"
-#include "core/rounding.h"
 #include "core/rules.h"
 #include "core/step.h"
 
@@ -28,15 +27,12 @@ constexpr int instantiate(RuleVariants<Rules...>) {
 #define EXTRAP_INSTANTIATE(rule) static_assert(instantiate(rules::rule()) > 0);
 EXTRAP_FOR_EACH_RULE(EXTRAP_INSTANTIATE)
 
-__global__ void four_normals(uint32_t counter, uint64_t key, float* out, Float16* low_precision, BFloat16* moments) {
-  const auto words = philox4x32<uint32_t>({{counter, 0u, 1u, 2u}}, key);
-  const auto gaussian = noise_of<float>(Noise::gaussian, words);
-  const auto uniform = noise_of<float>(Noise::uniform, words);
-  const RoundingKey rounding = RoundingKey::of(key, 1, 2);
+__global__ void random_numbers(uint64_t key, float* out, Float16* low_precision, BFloat16* moments) {
+  const RandomKey random = RandomKey::of(key, 1, 2), rounding = RandomKey::of(key, 1 | kRoundingStream, 2);
   for (int k = 0; k < 4; ++k) {
-    out[k] = gaussian.lane[k] + uniform.lane[k];
+    out[k] = noise_around(Noise::gaussian, random, k).even + noise_around(Noise::uniform, random, k).odd;
     low_precision[k].bits = Format<Float16>::encode(Format<Float16>::decode<float>(low_precision[k].bits) + out[k]);
     const float moment = Format<BFloat16>::decode<float>(moments[k].bits);
-    moments[k].bits = Format<BFloat16>::encode(moment, rounding.bits(counter, 0u));
+    moments[k].bits = Format<BFloat16>::encode(moment, rounding.bits(static_cast<uint32_t>(k), 0u));
   }
 }

@@ -49,23 +49,20 @@ DIRECTION = {
 }
 
 _NOISE_OF = """template <class F, class U>
-EXTRAP_HD NoiseLanes<F> noise_of(Noise kind, const PhiloxWords<U>& words) {
+EXTRAP_HD NoisePair<F> noise_of(Noise kind, U word) {
 """
 _COIN_NOISE = """template <class F, class U>
-EXTRAP_HD NoiseLanes<F> coin_noise(const PhiloxWords<U>& words) {
-  NoiseLanes<F> n;
-  for (int k = 0; k < 4; ++k) n.lane[k] = 2.0f * Ops<F>::from_integer(words.word[k] >> 31) - 1.0f;
-  return n;
+EXTRAP_HD NoisePair<F> coin_noise(U word) {
+  return {2.0f * Ops<F>::from_integer(word & 1u) - 1.0f, 2.0f * Ops<F>::from_integer(word >> 31) - 1.0f};
 }
 
 """
 _REFERENCE_COIN = """    if kind == "coin":
-        chosen = torch.stack(words).gather(0, lane.unsqueeze(0)).squeeze(0)
-        return (2 * (chosen >> 31) - 1).float()
+        return (2 * torch.where(odd, word >> 31, word & 1) - 1).float()
 """
 _TRITON_COIN = """@triton.jit
-def coin_pair(word_a, word_b):
-    return (word_a >> 31).to(tl.float32) * 2.0 - 1.0, (word_b >> 31).to(tl.float32) * 2.0 - 1.0
+def coin_pair(word):
+    return (word & 1).to(tl.float32) * 2.0 - 1.0, (word >> 31).to(tl.float32) * 2.0 - 1.0
 
 
 """
@@ -74,11 +71,13 @@ NOISE = {
     "csrc/core/noise.h": [
         ("uniform, gaussian };", "uniform, gaussian, coin };"),
         ('"gaussian"};', '"gaussian", "coin"};'),
-        (_NOISE_OF, _COIN_NOISE + _NOISE_OF + "  if (kind == Noise::coin) return coin_noise<F>(words);\n"),
+        (_NOISE_OF, _COIN_NOISE + _NOISE_OF + "  if (kind == Noise::coin) return coin_noise<F>(word);\n"),
     ],
     "extrap_kernels/options.py": [('(None, "uniform", "gaussian")', '(None, "uniform", "gaussian", "coin")')],
-    "extrap_kernels/reference/philox.py": [("    pair = lane >> 1\n", _REFERENCE_COIN + "    pair = lane >> 1\n")],
-    "triton_kernels/kernels/philox.py": [
+    "extrap_kernels/reference/noise.py": [
+        ("    return _gaussian(word, odd).float()\n", _REFERENCE_COIN + "    return _gaussian(word, odd).float()\n"),
+    ],
+    "triton_kernels/kernels/distributions.py": [
         ("@triton.jit\ndef gaussian_pair(", _TRITON_COIN + "@triton.jit\ndef gaussian_pair("),
     ],
 }

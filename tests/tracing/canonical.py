@@ -231,12 +231,10 @@ class Canonical:
         if op == "lshift" and self._op(operands[0]) == "widen" and self.value(operands[1]) == 16:
             return self.of("from_bfloat16", self._operands(operands[0]))
         for bits, sign in (operands, operands[::-1]) if op == "xor" else ():
-            if self._op(bits) == "bits" and self._op(sign) == "lshift" and self.value(self._operands(sign)[1]) == 30:
-                second_bit = self._operands(sign)[0]
-                if self._op(second_bit) == "and" and 2 in map(self.value, self._operands(second_bit)):
-                    number, zero = self._operands(bits)[0], self._word(0)
-                    odd = self.of("ine", (second_bit, zero))
-                    return self.of("select", (odd, self.of("neg", (number,)), number))
+            if self._op(bits) == "bits" and self._op(sign) == "and" and 2**31 in map(self.value, self._operands(sign)):
+                number = self._operands(bits)[0]
+                negative = self.of("ine", (sign, self._word(0)))
+                return self.of("select", (negative, self.of("neg", (number,)), number))
         return None
 
     def _to_bfloat16(self, a):

@@ -254,3 +254,22 @@ def where(condition, a, b):
         a = Recorded.constant(a, b.dtype)
     a, b = a._with(b)
     return a._new("select", condition, a, b)
+
+
+class WordPair:
+    """An int64 of which only the halves are read: lower and upper word."""
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def __and__(self, mask):
+        assert mask == 2**32 - 1
+        return self.low
+
+    def __rshift__(self, bits):
+        assert bits == 32
+        return WordPair(self.high, None)
+
+    def to(self, dtype):
+        assert dtype == torch.uint32
+        return self.low

@@ -10,12 +10,12 @@ from unittest import mock
 import torch
 
 from extrap_kernels.backends.param_entry import ParamEntry
-from extrap_kernels.reference import norms, philox, root, rounding
+from extrap_kernels.reference import noise, norms, philox, random_bits, root
 from extrap_kernels.reference import step as reference_step
 from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.state.layout import StateLayout
 from tracing.case import INDEX, NORM, NORM_X, RMS
-from tracing.recorded import Recorded
+from tracing.recorded import Recorded, WordPair
 
 
 def step(case, rule=None):
@@ -78,28 +78,14 @@ def words(key, module=philox):
 
 def uniform():
     """Trace the formula of uniform noise. In float64, and exact in 24 bits: what it is rounded to is the same."""
-    return _named("noise", [2 * philox._unit_interval(word) - 1 for word in _words(4)])
+    (word,) = _words(1)
+    return _named("noise", [noise._uniform(half) for half in (word & 0xFFFF, word >> 16)])
 
 
-class _Position:
-    """An int64 of which only the halves are read."""
-
-    def __init__(self, low, high):
-        self.low, self.high = low, high
-
-    def __and__(self, mask):
-        assert mask == 2**32 - 1
-        return self.low
-
-    def __rshift__(self, bits):
-        assert bits == 32
-        return _Position(self.high, None)
-
-
-def rounding_words(seed, count):
-    """Trace the bits of the number whose position has two words as halves."""
+def bits(key, count):
+    """Trace the bits of the position that has two words as halves."""
     with mock.patch.object(philox, "torch", _TORCH):
-        word = rounding.rounding_words(_Position(*_words(2)), seed=seed, parameter=INDEX, step=count)
+        word = random_bits.random_words(WordPair(*_words(2)), key=key, parameter=INDEX, step=count)
     return {"word0": word.node}
 
 

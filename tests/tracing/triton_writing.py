@@ -17,7 +17,7 @@ from extrap_kernels.state.layout import StateLayout
 from tracing import triton_stub
 from tracing.case import INDEX, NORM, NORM_X, RMS
 from tracing.editing import edited
-from tracing.recorded import Recorded
+from tracing.recorded import Recorded, WordPair
 from tracing.triton_stub import Pointer
 
 _PREFIX = f"{triton_kernels.__name__}."
@@ -42,6 +42,8 @@ class TritonWriting:
                 sys.modules[_PREFIX + name] = edited(_PREFIX + name, changes)
             self.variants = importlib.import_module(f"{_PREFIX}variants")
             self.philox = importlib.import_module(f"{_PREFIX}kernels.philox")
+            self.random_bits = importlib.import_module(f"{_PREFIX}kernels.random_bits")
+            self.distributions = importlib.import_module(f"{_PREFIX}kernels.distributions")
             self.table = importlib.import_module(f"{_PREFIX}kernels.table")
             self.scalars = importlib.import_module(f"{_PREFIX}kernels.scalars")
 
@@ -65,7 +67,7 @@ class TritonWriting:
         constants = self._constants(self.variants.Step(rule, formats, case.phase, noise))
         if noise is not None:
             n = Recorded.input("noise", torch.float32)
-            constants["NOISE"] = lambda word_a, word_b: (n, n)
+            constants["NOISE"] = lambda word: (n, n)
         memory = {
             "y": Recorded.input("param", case.param),
             "base": Recorded.input("base", case.arithmetic),
@@ -123,10 +125,15 @@ class TritonWriting:
         return self._named("word", self.philox.philox4x32(*self._words(), *halves))
 
     def noise(self, kind):
-        """Trace the noise of four elements that share a counter."""
-        pair = getattr(self.philox, f"{kind}_pair")
-        words = self._words()
-        return self._named("noise", [*pair(*words[:2]), *pair(*words[2:])])
+        """Trace the noise of two elements that share a word."""
+        pair = getattr(self.distributions, f"{kind}_pair")
+        return self._named("noise", pair(self._words()[0]))
+
+    def bits(self, key, count):
+        """Trace the bits of the position that has two words as halves, in a step of the parameter ``INDEX``."""
+        numbers = [Recorded.constant(value, torch.int64) for value in (key, INDEX, count)]
+        position = WordPair(*self._words()[:2])
+        return self._named("word", [self.random_bits.random_bits(*self.random_bits.random_key(*numbers), position)])
 
     def _scalars(self, row):
         slots = struct.unpack(f"{len(SCALARS)}q", row)

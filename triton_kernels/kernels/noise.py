@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from extrap_kernels.triton_kernels.kernels.philox import noise_at, noise_of_counters
+from extrap_kernels.triton_kernels.kernels.random_bits import random_bits, random_key
 from extrap_kernels.triton_kernels.kernels.scalars import code, number, slot, whole_number
 
 KEY, NOISE_STD, NOISE_SCALE = slot("key"), slot("noise_std"), slot("noise_scale")
@@ -54,20 +54,22 @@ def positions(place, start, o):
 
 @triton.jit
 def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return the float32 noise of ``BLOCK`` elements from ``start``, a multiple of 4, before it is scaled.
+    """Return the float32 noise of ``BLOCK`` elements from ``start``, which is even, before it is scaled.
 
-    Each four elements share a counter, but for those of shards that are not ``ALIGNED``.
+    Each two elements share a word, but for those of shards that are not ``ALIGNED``.
     """
-    key = whole_number(noise.scalars, KEY)
+    first, second = random_key(whole_number(noise.scalars, KEY), noise.index, noise.count)
     if SHARDED and not ALIGNED:
         at = positions(noise.place, start, tl.arange(0, BLOCK))
-        n = noise_at(key, noise.index, noise.count, at, PAIR)
+        even, odd = PAIR(random_bits(first, second, at >> 1))
+        n = tl.where(at & 1 != 0, odd, even)
     else:
         if SHARDED:
-            counter = positions(noise.place, start, tl.arange(0, BLOCK // 4) * 4) >> 2
+            pair = positions(noise.place, start, tl.arange(0, BLOCK // 2) * 2) >> 1
         else:
-            counter = (start >> 2) + tl.arange(0, BLOCK // 4)
-        n = noise_of_counters(key, noise.index, noise.count, counter, PAIR, BLOCK)
+            pair = (start >> 1) + tl.arange(0, BLOCK // 2)
+        even, odd = PAIR(random_bits(first, second, pair))
+        n = tl.join(even, odd).reshape(BLOCK)
     return n
 
 
