@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import re
 import sys
@@ -20,7 +21,7 @@ from rich.progress import track
 
 from bench import compare, figures, machine, plots, report, static, workloads
 from bench.cases import Case, cases
-from bench.measure import interleaved
+from bench.measure import interleaved, seconds
 
 GENERATED = Path(__file__).parents[1] / "docs" / "generated"
 COPY = "y.copy_(x)"
@@ -34,7 +35,7 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     params = workloads.parameters(case.shapes, case.dtype, arguments.device, case.offset)
     baselines = case.baselines(params)
     runs = {name: baseline.run for name, baseline in baselines.items()}
-    timings = interleaved(runs, case.rounds, device=arguments.device)
+    timings = interleaved(runs, case.rounds, clock=functools.partial(seconds, device=arguments.device))
     torch.set_num_threads(arguments.threads)
     rates = {name: baseline.bytes * numel / timings[name].median / 1e9 for name, baseline in baselines.items()}
     first = next(iter(baselines))
@@ -66,14 +67,18 @@ def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
         sections.append((title, rows))
         report.show(title, rows)
 
-    for case in track([c for c in cases(arguments.rounds, arguments.large) if arguments.only in c.title], "Cases"):
+    device = torch.device(arguments.device)
+    chosen = cases(arguments.rounds, arguments.large, device)
+    for case in track([case for case in chosen if arguments.only in case.title], "Cases"):
         numel = workloads.numel_of(case.shapes)
         add(f"{case.title}: {len(case.shapes):,} tensors, {numel:,} parameters", _table(case, arguments))
     if arguments.only in "Host overhead":
-        add("Host overhead: tensors of 64 numbers", figures.host_overhead(arguments.rounds))
+        add("Host overhead: tensors of 64 numbers", figures.host_overhead(arguments.rounds, arguments.device))
     if arguments.only in "Growth":
-        rows, exponent = figures.growth(arguments.rounds, arguments.large)
+        rows, exponent = figures.growth(arguments.rounds, arguments.large, arguments.device)
         add(f"Growth: ExtrapSGD, bf16, one tensor; from 16M on, time grows with the power {exponent:.2f} of size", rows)
+    if device.type != "cpu":
+        return sections
     if arguments.only in "Instruction sets":
         add("Instruction sets: GPT-2 124M, fp32", figures.instruction_sets(arguments.rounds))
     if arguments.only in "Memory":

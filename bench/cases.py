@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench import baselines, twins, workloads
 from bench.baselines import Baseline
+from extrap_kernels import backends
 
 
 class Case(NamedTuple):
@@ -27,12 +28,14 @@ class Case(NamedTuple):
 def _fast_baselines(rule: str) -> Callable[[Sequence[Tensor]], dict[str, Baseline]]:
     def build(params: Sequence[Tensor]) -> dict[str, Baseline]:
         name = baselines.OURS[rule].__name__
-        replay = (
-            {f"{name}, graph replay": baselines.replayed(baselines.ours(rule, params))} if params[0].is_cuda else {}
-        )
+        on_gpu = {}
+        if params[0].is_cuda:
+            on_gpu[f"{name}, graph replay"] = baselines.replayed(baselines.ours(rule, params))
+            if backends.missing_reason("triton") is None:
+                on_gpu[f"{name}, triton backend"] = baselines.ours(rule, params, backend="triton")
         return {
             name: baselines.ours(rule, params),
-            **replay,
+            **on_gpu,
             "x.add_(g)": baselines.add(params),
             "y.copy_(x)": baselines.copy(params),
             "torch, fused": baselines.torchs(rule, params, fused=True),
@@ -100,12 +103,13 @@ def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Baseline]:
     }
 
 
-def cases(rounds: int, large: bool) -> list[Case]:
-    """Return all tables.
+def cases(rounds: int, large: bool, device: torch.device) -> list[Case]:
+    """Return all tables that make sense on ``device``.
 
     Args:
         rounds: timed rounds of the large cases; small ones get more.
         large: add a transformer of half a billion parameters, which needs 11 GB.
+        device: where the tensors are.
     """
     gpt2, bf16 = workloads.gpt2(), torch.bfloat16
     chosen = [
@@ -115,14 +119,19 @@ def cases(rounds: int, large: bool) -> list[Case]:
         Case("AdamW, GPT-2 124M, bf16", gpt2, _compiled_baselines("adamw"), rounds, bf16),
         Case("Variants of SGD, GPT-2 124M, fp32", gpt2, _variants, rounds),
         Case("Variants of AdamW, GPT-2 124M, fp32", gpt2, _variants_adamw, rounds),
+        Case("Variants of SGD, GPT-2 124M, bf16", gpt2, _variants, rounds, bf16),
+        Case("Variants of AdamW, GPT-2 124M, bf16", gpt2, _variants_adamw, rounds, bf16),
         Case("SGD, ResNet-50, fp32", workloads.resnet50(), _every_baseline("sgd"), 3 * rounds),
         Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _every_baseline("adamw"), 3 * rounds),
         Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_baselines("sgd"), rounds),
         Case("SGD, 1,000 tensors of 64, fp32", workloads.many_small(), _two_baselines("sgd"), 10 * rounds),
         Case("SGD, odd sizes, unaligned views, fp32", workloads.odd(), _fast_baselines("sgd"), 3 * rounds, offset=1),
-        Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("sgd"), rounds, threads=1),
-        Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("adamw"), rounds, threads=1),
     ]
+    if device.type == "cpu":
+        chosen += [
+            Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("sgd"), rounds, threads=1),
+            Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("adamw"), rounds, threads=1),
+        ]
     if large:
         shapes = workloads.half_billion()
         chosen += [

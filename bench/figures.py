@@ -11,17 +11,20 @@ from torch._inductor import config as inductor
 from torch.profiler import ProfilerActivity, profile
 
 from bench import baselines, twins, workloads
-from bench.measure import exponent, interleaved, seconds
+from bench.measure import exponent, host_seconds, interleaved, seconds
 from extrap_kernels import _C
 
 Row = dict[str, Any]
 
 
-def host_overhead(rounds: int) -> list[Row]:
-    """Microseconds of a step, in all and per tensor, by the number of tensors; each tensor has 64 elements."""
+def host_overhead(rounds: int, device: str) -> list[Row]:
+    """Microseconds of a step, in all and per tensor, by the number of tensors; each tensor has 64 elements.
+
+    On a GPU, those until ``step()`` returns.
+    """
     rows = []
     for tensors in (1, 10, 100, 1000, 5000, 20000):
-        params = workloads.parameters(workloads.many_small(tensors))
+        params = workloads.parameters(workloads.many_small(tensors), device=device)
         contenders = {
             "ExtrapSGD": baselines.ours("sgd", params),
             "torch SGD, fused": baselines.torchs("sgd", params, fused=True),
@@ -29,7 +32,10 @@ def host_overhead(rounds: int) -> list[Row]:
             "torch AdamW, fused": baselines.torchs("adamw", params, fused=True),
         }
         timings = interleaved(
-            {name: baseline.run for name, baseline in contenders.items()}, max(3 * rounds, 20000 // tensors), warmup=3
+            {name: baseline.run for name, baseline in contenders.items()},
+            max(3 * rounds, 20000 // tensors),
+            warmup=3,
+            clock=functools.partial(host_seconds, device=device),
         )
         us = {name: timing.median * 1e6 for name, timing in timings.items()}
         rows.append(
@@ -44,19 +50,21 @@ def host_overhead(rounds: int) -> list[Row]:
     return rows
 
 
-def growth(rounds: int, large: bool) -> tuple[list[Row], float]:
+def growth(rounds: int, large: bool, device: str) -> tuple[list[Row], float]:
     """Milliseconds of a step of ExtrapSGD on one bfloat16 tensor by its size, and the exponent of the growth.
 
     Args:
         rounds: timed rounds of each size.
         large: add a billion parameters, which needs 12 GB.
+        device: where the tensor is.
     """
     sizes = [1_000_000, 4_000_000, 16_000_000, 64_000_000, 256_000_000, *([1_000_000_000] if large else [])]
     rows = []
     for numel in sizes:
-        params = workloads.parameters([(numel,)], torch.bfloat16)
+        params = workloads.parameters([(numel,)], torch.bfloat16, device)
         baseline = baselines.ours("sgd", params)
-        median = interleaved({"ours": baseline.run}, rounds)["ours"].median
+        clock = functools.partial(seconds, device=device)
+        median = interleaved({"ours": baseline.run}, rounds, clock=clock)["ours"].median
         rows.append({"parameters": numel, "ms": median * 1e3, "GB/s": baseline.bytes * numel / median / 1e9})
     # From where the tensors no longer fit the caches.
     beyond = [row for row in rows if row["parameters"] >= 16_000_000]

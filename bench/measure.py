@@ -47,14 +47,27 @@ def _seconds_on_gpu(run: Callable[[], object], device: str) -> float:
     return start.elapsed_time(end) / 1e3
 
 
+def host_seconds(run: Callable[[], object], device: str) -> float:
+    """Time one call until it returns, whatever it leaves to a GPU, which is idle before."""
+    start = time.perf_counter()
+    run()
+    elapsed = time.perf_counter() - start
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return elapsed
+
+
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2, device: str = "cpu"
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[Callable[[], object]], float] = seconds,
 ) -> dict[str, Timing]:
-    """Time each contender ``rounds`` times, round by round, after ``warmup`` untimed rounds."""
+    """Time each contender ``rounds`` times with ``clock``, round by round, after ``warmup`` untimed rounds."""
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(warmup + rounds):
         for name, run in contenders.items():
-            elapsed = seconds(run, device)
+            elapsed = clock(run)
             if i >= warmup:
                 samples[name].append(elapsed)
     return {name: _summary(values) for name, values in samples.items()}

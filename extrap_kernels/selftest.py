@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine, sectors
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 
@@ -250,6 +250,8 @@ def figures(device: torch.device, backend: str, numel: int) -> dict[str, str]:
     if not backends.BACKENDS[backend].for_speed:
         return found
     measured = speed(device, backend, numel)
+    if device.type == "cuda":
+        found["sectors"] = sectors.counted(device, backend, numel)
     return {
         **found,
         "step": f"{measured.seconds * 1e3:.3g} ms for one float32 tensor of {numel:,}",
