@@ -159,6 +159,7 @@ class testing:
     """Instruments of the tests."""
 
     emulation_built: bool
+    chunk: int
 
     @staticmethod
     def recorded_accesses(action: Callable[[], object]) -> list[tuple[int, int, bool, int]]:

@@ -73,7 +73,7 @@ def test_noise_of_the_last_elements(ringed, threads, numel, dtype):
 def last_chunks():
     """Only the last three chunks of a step are emulated."""
     _C.testing.emulate_tail(3)
-    yield 3 * 4096
+    yield 3 * _C.testing.chunk
     _C.testing.emulate_tail(0)
 
 
@@ -90,7 +90,8 @@ def last_chunks():
 def test_cuda_kernels_at_the_end_of_a_tensor(ringed, last_chunks, numel, dtype):
     """They reach the last element, at its own place and with its own noise, and touch nothing before their chunks."""
     ring = step(ringed, numel, dtype, "cuda-emulated")
-    begin = (numel - 1) // 4096 * 4096 + 4096 - last_chunks
+    chunk = _C.testing.chunk
+    begin = (numel - 1) // chunk * chunk + chunk - last_chunks
     touched = np.arange(begin, numel) % len(ring)
     expected = torch.zeros(len(ring), dtype=dtype)
     expected[torch.from_numpy(touched)] = noise_of(numel, touched, len(ring), dtype)

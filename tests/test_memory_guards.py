@@ -16,7 +16,7 @@ from extrap_kernels import _C
 
 PAGE = mmap.PAGESIZE
 PATTERN = 0xA5
-SIZES = (1, 3, 15, 16, 17, 63, 64, 65, 257, 16384 + 3)
+SIZES = (1, 3, 15, 16, 17, 63, 64, 65, 257, 32768 + 3)
 
 
 # The native kernels with each instruction set, and the other backends, which have none to choose from.
@@ -119,7 +119,7 @@ def test_nothing_outside_is_touched(kernels, dtype, options, against_start, gap)
 @pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 5.5)])
 def test_stores_past_the_caches_touch_nothing_outside(kernels, dtype, options, against_start, gap):
     """Without a gap the first size fills its pages, so that both of its ends lie against a guard."""
-    check_guarded(kernels, dtype, ((1 << 22) // dtype.itemsize, *SIZES, 16384 * 3 + 5), against_start, gap, options)
+    check_guarded(kernels, dtype, ((1 << 22) // dtype.itemsize, *SIZES, 32768 * 3 + 5), against_start, gap, options)
 
 
 def test_guards_see_a_changed_byte():

@@ -13,8 +13,8 @@ constexpr int kParameterBytes = 32764;
 
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;            // threads that access memory together
-constexpr int64_t kChunk = 4096;     // elements that a block steps at a time
-constexpr int64_t kSegment = 16384;  // elements that a block sums at a time
+constexpr int64_t kChunk = 2048;     // elements that a block steps at a time
+constexpr int64_t kSegment = 32768;  // elements that a block sums at a time
 constexpr int64_t kShortRow = 4096;  // elements that a warp sums alone, beside others, if they are a row
 
 // Rows of a tensor that a block sums at a time.

@@ -1,5 +1,4 @@
-// How the kernels touch memory: on the device with cache hints, since all they read and write but y is not needed again
-// before the next step; on the host so that tests can record it.
+// How the kernels touch memory: on the host so that tests can record it.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +19,6 @@ struct alignas(kBytes) Packet {
   uint32_t word[kBytes / 4];
 };
 
-enum class Reuse { none, soon };
-
 #if defined(__CUDACC__)
 // What the intrinsics take for a T.
 template <class T>
@@ -30,12 +27,32 @@ using Raw = std::conditional_t<
     std::conditional_t<sizeof(T) == 8, uint2, std::conditional_t<sizeof(T) == 4, unsigned, unsigned short>>>;
 #endif
 
+#if defined(__CUDA_ARCH__)
+// Brings whole cache lines into L2. Without it, tensors that do not begin at one, as the views of a flat buffer, took
+// 9% more time on an H200. (Hints that nothing is used again, ld.cs and st.cs, took 5% more for all tensors.)
+__device__ __forceinline__ void load_line(const uint4* from, uint4& v) {
+  asm volatile("ld.global.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+}
+__device__ __forceinline__ void load_line(const uint2* from, uint2& v) {
+  asm volatile("ld.global.L2::128B.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+}
+__device__ __forceinline__ void load_line(const unsigned* from, unsigned& v) {
+  asm volatile("ld.global.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(from));
+}
+__device__ __forceinline__ void load_line(const unsigned short* from, unsigned short& v) {
+  asm volatile("ld.global.L2::128B.u16 %0, [%1];" : "=h"(v) : "l"(from));
+}
+#endif
+
 template <class T>
 EXTRAP_HD T load(const T* from) {
   record(from, false);
   T value;
 #if defined(__CUDA_ARCH__)
-  const Raw<T> raw = __ldcs(reinterpret_cast<const Raw<T>*>(from));
+  Raw<T> raw;
+  load_line(reinterpret_cast<const Raw<T>*>(from), raw);
   memcpy(&value, &raw, sizeof value);
 #else
   memcpy(&value, from, sizeof value);
@@ -43,17 +60,14 @@ EXTRAP_HD T load(const T* from) {
   return value;
 }
 
-template <Reuse kReuse, class T>
+template <class T>
 EXTRAP_HD void store(T* to, T value) {
   record(to, true);
 #if defined(__CUDA_ARCH__)
   __builtin_assume(__isGlobal(to));
   Raw<T> raw;
   memcpy(&raw, &value, sizeof raw);
-  if constexpr (kReuse == Reuse::none)
-    __stcs(reinterpret_cast<Raw<T>*>(to), raw);
-  else
-    *reinterpret_cast<Raw<T>*>(to) = raw;
+  *reinterpret_cast<Raw<T>*>(to) = raw;
 #else
   memcpy(to, &value, sizeof value);
 #endif

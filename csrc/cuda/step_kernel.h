@@ -52,21 +52,28 @@ struct StepKernel {
     }
   };
 
-  struct Shared {
+  // A chunk and its tensor.
+  struct Prepared {
     TensorEntry tensor;
-    int number;  // of the tensor in the launch
+    int number;  // of the tensor in the launch; -1: none yet
     Chunk chunk;
     RandomKey noise_key;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
-    bool aligned, noisy, sharded, skipped, updates, base_is_y, adopts, restore, is_last;
-    alignas(StepConstants<A>) unsigned char constants_bytes[sizeof(StepConstants<A>)];
+    bool aligned, noisy, base_is_y, adopts;
     alignas(Rule) unsigned char rule_bytes[sizeof(Rule)];
+
+    EXTRAP_HD const Rule& rule() const { return *reinterpret_cast<const Rule*>(rule_bytes); }
+  };
+
+  struct Shared {
+    Prepared prepared[2];
+    bool sharded, skipped, updates, restore, is_last;
+    alignas(StepConstants<A>) unsigned char constants_bytes[sizeof(StepConstants<A>)];
 
     EXTRAP_HD const StepConstants<A>& constants() const {
       return *reinterpret_cast<const StepConstants<A>*>(constants_bytes);
     }
-    EXTRAP_HD const Rule& rule() const { return *reinterpret_cast<const Rule*>(rule_bytes); }
   };
 
   static EXTRAP_HD bool aligned(const TensorEntry& t) {
@@ -102,16 +109,17 @@ struct StepKernel {
     t.stride = table.get<int64_t>(kStride, i);
   }
 
-  static EXTRAP_HD void set_noise(const LaunchTable& table, int i, Shared& s) {
+  static EXTRAP_HD void set_noise(const LaunchTable& table, const Shared& s, Prepared& now) {
     const bool scaled = table.has(kSlot);
-    const uint32_t slot = scaled ? table.get<uint32_t>(kSlot, i) : 0;
-    s.noisy = slot != kNoSlot;
-    if (!s.noisy) return;
-    s.noise_key = RandomKey::of(table.config.key, s.tensor.index, s.tensor.step);
+    const uint32_t slot = scaled ? table.get<uint32_t>(kSlot, now.number) : 0;
+    now.noisy = slot != kNoSlot;
+    now.row_rms = nullptr;
+    if (!now.noisy) return;
+    now.noise_key = RandomKey::of(table.config.key, now.tensor.index, now.tensor.step);
     const double* rms = table.workspace.row_rms + slot;
-    s.row_rms = scaled && s.tensor.rows > 1 ? rms : nullptr;
+    if (scaled && now.tensor.rows > 1) now.row_rms = rms;
     const A std = s.constants().noise_std;
-    s.amplitude = scaled && s.tensor.rows == 1 ? static_cast<A>(*rms) * std : std;
+    now.amplitude = scaled && now.tensor.rows == 1 ? static_cast<A>(*rms) * std : std;
   }
 
   static EXTRAP_HD void set_chunk(const TensorEntry& t, int64_t begin, Chunk& chunk) {
@@ -122,7 +130,6 @@ struct StepKernel {
     for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<Buffer*>(t.buffers[k]) + begin;
     chunk.gradient = static_cast<const G*>(t.gradient) + begin;
     chunk.local = t.local ? static_cast<const G*>(t.local) + begin : nullptr;
-    if constexpr (kNoise) set_rows(t, begin, chunk);
   }
 
   static EXTRAP_HD void set_rows(const TensorEntry& t, int64_t begin, Chunk& chunk) {
@@ -134,31 +141,37 @@ struct StepKernel {
     chunk.row_stride = static_cast<int>(t.row_stride < kChunk ? t.row_stride : kChunk);
   }
 
-  static EXTRAP_HD_OUT_OF_LINE void prepare(const LaunchTable& table, int unit, bool is_first, Shared& s) {
-    if (is_first) {
-      s.updates = table.config.phase == Phase::update;
-      s.skipped = s.updates && table.skipped();
-      // From the point where the second gradient was taken.
-      s.restore = table.config.extrapolation == Extrapolation::extragradient;
-      s.sharded = table.has(kOffset);
-      s.number = -1;
-      new (s.constants_bytes) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
-    }
+  static EXTRAP_HD void begin(const LaunchTable& table, Shared& s) {
+    s.updates = table.config.phase == Phase::update;
+    s.skipped = s.updates && table.skipped();
+    // From the point where the second gradient was taken.
+    s.restore = table.config.extrapolation == Extrapolation::extragradient;
+    s.sharded = table.has(kOffset);
+    s.prepared[0].number = s.prepared[1].number = -1;
+    new (s.constants_bytes) StepConstants<A>(table.resolved_config(), Rule::kOwnDecay);
+  }
+
+  static EXTRAP_HD void set_tensor(const LaunchTable& table, int i, const Shared& s, Prepared& now) {
+    const bool is_first = now.number < 0;
+    const double step = now.tensor.step, trust = now.tensor.trust;
+    read_entry(table, i, table.config, now.tensor);
+    // Powers of the betas take longer than all else here, and most tensors have the same step count.
+    if (is_first || step != now.tensor.step || trust != now.tensor.trust)
+      new (now.rule_bytes) Rule(table.config, now.tensor);
+    now.number = i;
+    now.aligned = aligned(now.tensor);
+    now.base_is_y = kBaseMayBeY && now.tensor.base == now.tensor.y;
+    now.adopts = s.constants().adopts && !now.base_is_y;
+    if constexpr (kNoise) set_noise(table, s, now);
+  }
+
+  static EXTRAP_HD_OUT_OF_LINE void prepare(const LaunchTable& table, int unit, const Shared& s, Prepared& now) {
     const int i = table.find(unit);
-    if (i != s.number) {
-      const double step = s.tensor.step, trust = s.tensor.trust;
-      read_entry(table, i, table.config, s.tensor);
-      // Powers of the betas take longer than all else here, and most tensors have the same step count.
-      if (s.number < 0 || step != s.tensor.step || trust != s.tensor.trust)
-        new (s.rule_bytes) Rule(table.config, s.tensor);
-      s.number = i;
-      s.aligned = aligned(s.tensor);
-      s.base_is_y = kBaseMayBeY && s.tensor.base == s.tensor.y;
-      s.adopts = s.constants().adopts && !s.base_is_y;
-      if constexpr (kNoise) set_noise(table, i, s);
-    }
-    set_chunk(s.tensor, static_cast<int64_t>(static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i)) * kChunk,
-              s.chunk);
+    if (i != now.number) set_tensor(table, i, s, now);
+    set_chunk(now.tensor, static_cast<int64_t>(static_cast<uint32_t>(unit) - table.get<uint32_t>(kFirst, i)) * kChunk,
+              now.chunk);
+    if constexpr (kNoise)
+      if (now.row_rms) set_rows(now.tensor, now.chunk.begin, now.chunk);
   }
 
   // Of a part.
@@ -169,28 +182,28 @@ struct StepKernel {
     Tile<G, kPart> gradient, local;
   };
 
-  static EXTRAP_HD void load(const Shared& s, const Part<kPart>& part, Numbers& n) {
-    const Chunk& c = s.chunk;
+  static EXTRAP_HD void load(const Prepared& now, const Part<kPart>& part, Numbers& n) {
+    const Chunk& c = now.chunk;
     n.x.load(c.base, part);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) n.buffers[b].load(c.buffers[b], part);
     n.gradient.load(c.gradient, part);
     if (c.local) n.local.load(c.local, part);
-    if (s.adopts) n.y.load(c.y, part);
+    if (now.adopts) n.y.load(c.y, part);
   }
 
   // Steps element k of a part; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD A compute(const Shared& s, int k, Numbers& n, A& l) {
+  static EXTRAP_HD A compute(const Shared& s, const Prepared& now, int k, Numbers& n, A& l) {
     const StepConstants<A>& c = s.constants();
     A x = n.x[k];
-    if (s.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), n.y[k]);
+    if (now.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), n.y[k]);
     A buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) buffers[b] = n.buffers[b][k];
     const A g = prepared_gradient(c, n.gradient[k], x);
-    l = s.chunk.local ? prepared_gradient(c, n.local[k], x) : g;
-    const A y =
-        s.updates ? corrected_step(s.rule(), c, g, l, x, buffers) : extragradient_step(s.rule(), c, g, l, x, buffers);
+    l = now.chunk.local ? prepared_gradient(c, n.local[k], x) : g;
+    const A y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
+                          : extragradient_step(now.rule(), c, g, l, x, buffers);
     n.x.set(k, x);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) n.buffers[b].set(k, buffers[b]);
@@ -198,17 +211,17 @@ struct StepKernel {
   }
 
   // noise_std * s of element `at` of the chunk.
-  static EXTRAP_HD A amplitude(const Shared& s, int at, A l) {
-    if (s.row_rms) return static_cast<A>(s.row_rms[s.chunk.row(at)]) * s.amplitude;
-    return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : s.amplitude;
+  static EXTRAP_HD A amplitude(const Shared& s, const Prepared& now, int at, A l) {
+    if (now.row_rms) return static_cast<A>(now.row_rms[now.chunk.row(at)]) * now.amplitude;
+    return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : now.amplitude;
   }
 
-  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part,
-                                  float (&noise)[kPart]) {
+  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, const Prepared& now,
+                                  const Part<kPart>& part, float (&noise)[kPart]) {
     if (!s.sharded && part.stride == 1) {
       EXTRAP_UNROLL
       for (int k = 0; k < kPart; k += 2) {
-        const NoisePair<float> n = noise_around(table.config.noise, s.noise_key, s.chunk.begin + part.at + k);
+        const NoisePair<float> n = noise_around(table.config.noise, now.noise_key, now.chunk.begin + part.at + k);
         noise[k] = n.even;
         noise[k + 1] = n.odd;
       }
@@ -217,63 +230,61 @@ struct StepKernel {
     // The elements lie apart, or in the whole tensor they may begin anywhere and an extent may end among them.
     EXTRAP_NO_UNROLL
     for (int e = 0; e < kPart; ++e) {
-      const int64_t element = s.chunk.begin + part[e];
-      const int64_t at_whole = s.sharded ? position(s.tensor, element) : element;
-      const NoisePair<float> n = noise_around(table.config.noise, s.noise_key, at_whole);
+      const int64_t element = now.chunk.begin + part[e];
+      const int64_t at_whole = s.sharded ? position(now.tensor, element) : element;
+      const NoisePair<float> n = noise_around(table.config.noise, now.noise_key, at_whole);
       EXTRAP_UNROLL
       for (int k = 0; k < kPart; ++k)
         if (k == e) noise[k] = at_whole % 2 == 0 ? n.even : n.odd;
     }
   }
 
-  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, const Part<kPart>& part,
-                                  const A (&l)[kPart], A (&y)[kPart]) {
+  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, const Prepared& now,
+                                  const Part<kPart>& part, const A (&l)[kPart], A (&y)[kPart]) {
     float noise[kPart];
-    draw_part(table, s, part, noise);
+    draw_part(table, s, now, part, noise);
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, part[k], l[k]);
+    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, now, part[k], l[k]);
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
     for (int i = thread; i < chunk.count; i += kThreads) store_one(chunk.y + i, load_one(chunk.base + i));
   }
 
-  static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, int thread) {
+  static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, const Prepared& now, int thread) {
     if (s.skipped) {
-      if (s.restore) return_to_base(s.chunk, thread);
+      if (s.restore) return_to_base(now.chunk, thread);
       return;
     }
-    for (Part<kPart> part(s.aligned, thread, s.chunk.count); part.left > 0; part.advance(kThreads))
-      step_part(table, s, part);
+    for (Part<kPart> part(now.aligned, thread, now.chunk.count); part.left > 0; part.advance(kThreads))
+      step_part(table, s, now, part);
   }
 
-  static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Part<kPart>& part) {
+  static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Prepared& now,
+                                  const Part<kPart>& part) {
     Numbers n;
-    load(s, part, n);
+    load(now, part, n);
     A y[kPart], l[kPart];
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) {
-      y[k] = compute(s, k, n, l[k]);
-      EXTRAP_REREAD_MEMORY();
-    }
-    store_state(s, part, n);
+    for (int k = 0; k < kPart; ++k) y[k] = compute(s, now, k, n, l[k]);
+    store_state(s, now, part, n);
     if constexpr (kNoise)
-      if (s.noisy) add_noise(table, s, part, l, y);
+      if (now.noisy) add_noise(table, s, now, part, l, y);
     EXTRAP_UNROLL
     for (int k = 0; k < kPart; k += 2) n.y.set_pair(k, y[k], y[k + 1]);
-    n.y.template store<Reuse::soon>(s.chunk.y, part);
+    n.y.store(now.chunk.y, part);
   }
 
   // Before the noise is drawn, so that few registers are in use.
-  static EXTRAP_HD void store_state(const Shared& s, const Part<kPart>& part, const Numbers& n) {
-    if (!s.base_is_y) n.x.template store<Reuse::none>(s.chunk.base, part);
+  static EXTRAP_HD void store_state(const Shared& s, const Prepared& now, const Part<kPart>& part, const Numbers& n) {
+    if (!now.base_is_y) n.x.store(now.chunk.base, part);
     if (!s.updates) return;
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) n.buffers[b].template store<Reuse::none>(s.chunk.buffers[b], part);
+    for (int b = 0; b < kBuffers; ++b) n.buffers[b].store(now.chunk.buffers[b], part);
   }
 
   template <class Block>
-  static EXTRAP_HD void complete(const LaunchTable&, Shared&, const Block&) {}
+  static EXTRAP_HD void complete(const LaunchTable&, const Shared&, const Prepared&, const Block&) {}
 
   // Every block has read the step counts by now.
   template <class Block>

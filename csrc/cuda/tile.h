@@ -40,7 +40,7 @@ EXTRAP_HD typename Format<T>::Value load_one(const T* from) {
 template <class T>
 EXTRAP_HD void store_one(T* to, typename Format<T>::Value value) {
   using Stored = typename Format<T>::template Stored<typename Format<T>::Value>;
-  cuda::store<Reuse::soon>(reinterpret_cast<Stored*>(to), Format<T>::encode(value));
+  cuda::store(reinterpret_cast<Stored*>(to), Format<T>::encode(value));
 }
 
 // The elements that a thread takes at a time, of a chunk or segment. Those of a warp follow each other in every access:
@@ -106,14 +106,13 @@ struct Tile {
     load(from, part, [](int element) { return element; });
   }
 
-  template <Reuse kReuse>
   EXTRAP_HD void store(T* to, const Part<kCount>& part) const {
     if (part.in_one_access()) {
-      cuda::store<kReuse>(reinterpret_cast<decltype(packet)*>(to + part.at), packet);
+      cuda::store(reinterpret_cast<decltype(packet)*>(to + part.at), packet);
     } else {
       EXTRAP_UNROLL
       for (int k = 0; k < kCount; ++k)
-        if (part.has(k)) cuda::store<kReuse>(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
+        if (part.has(k)) cuda::store(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
     }
   }
 };

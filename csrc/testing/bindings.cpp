@@ -38,6 +38,7 @@ std::vector<std::tuple<uint64_t, uint32_t, bool, uint64_t>> recorded_accesses(co
 
 void bind_testing(py::module_& m) {
   m.attr("emulation_built") = cuda::emulation_built;
+  m.attr("chunk") = cuda::kChunk;  // elements of a unit of a step
   m.def("recorded_accesses", &recorded_accesses, "The memory accesses of emulated kernels that an action runs.");
   m.def(
       "emulated_launches", [] { return std::exchange(cuda::emulated_launches, 0); },
