@@ -21,7 +21,7 @@ from rich.progress import track
 
 from bench import compare, figures, machine, plots, report, static, workloads
 from bench.cases import Case, cases
-from bench.measure import interleaved, seconds
+from bench.measure import host_seconds, interleaved, seconds
 
 GENERATED = Path(__file__).parents[1] / "docs" / "generated"
 COPY = "y.copy_(x)"
@@ -36,6 +36,9 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     baselines = case.baselines(params)
     runs = {name: baseline.run for name, baseline in baselines.items()}
     timings = interleaved(runs, case.rounds, clock=functools.partial(seconds, device=arguments.device))
+    on_host = {}
+    if params[0].is_cuda:
+        on_host = interleaved(runs, case.rounds, clock=functools.partial(host_seconds, device=arguments.device))
     torch.set_num_threads(arguments.threads)
     rates = {name: baseline.bytes * numel / timings[name].median / 1e9 for name, baseline in baselines.items()}
     first = next(iter(baselines))
@@ -50,6 +53,8 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
             "B/param": baseline.bytes,
             "GB/s": rates[name],
         }
+        if on_host:
+            row["host ms"] = on_host[name].median * 1e3
         if COPY in rates:
             row["of copy"] = rates[name] / rates[COPY]
         row[f"time / {first}"] = timing.median / timings[first].median
