@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "address_plan.h"
 #include "bucket.h"
 #include "cpu/driver.h"
 #include "cpu/plan.h"
@@ -49,23 +50,22 @@ py::list rules() {
   return list;
 }
 
-// What both plans have in common. Extra: arguments of the constructor besides the rule and the tensors.
+// What all plans have in common. Extra: arguments of the constructor besides the tensors.
 template <class Plan, class... Extra, class... Names>
 py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, const Names&... extra_names) {
   return py::class_<Plan>(m, name, doc)
-      .def(py::init([](std::string rule, py::list params, py::list dense_params, bool has_base, py::tuple buffers,
+      .def(py::init([](py::list params, py::list dense_params, bool has_base, py::tuple buffers,
                        std::vector<std::string> buffer_formats, std::string grad_dtype, std::vector<uint32_t> indices,
                        std::vector<std::string> param_names, std::vector<extrap::Shard> shards, Extra... extra) {
              return std::make_unique<Plan>(
-                 std::move(rule),
                  extrap::BucketContents{std::move(params), std::move(dense_params), has_base, std::move(buffers),
                                         std::move(buffer_formats), std::move(grad_dtype), std::move(indices),
                                         std::move(param_names), std::move(shards)},
                  extra...);
            }),
-           py::kw_only(), py::arg("rule"), py::arg("params"), py::arg("dense_params"), py::arg("has_base"),
-           py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"), py::arg("indices"), py::arg("names"),
-           py::arg("shards"), extra_names...)
+           py::kw_only(), py::arg("params"), py::arg("dense_params"), py::arg("has_base"), py::arg("buffers"),
+           py::arg("buffer_formats"), py::arg("grad_dtype"), py::arg("indices"), py::arg("names"), py::arg("shards"),
+           extra_names...)
       .def("bind",
            [](Plan& plan, const py::list& states, const py::dict& local) { return plan.bucket().bind(states, local); })
       .def("gradient", [](Plan& plan, size_t i, bool is_local) { return plan.bucket().gradient(i, is_local); })
@@ -77,7 +77,7 @@ py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, c
 }
 
 void bind_plans(py::module_& m) {
-  using extrap::CpuPlan, extrap::CudaPlan, extrap::Shard;
+  using extrap::AddressPlan, extrap::CpuPlan, extrap::CudaPlan, extrap::Shard;
   py::class_<Shard>(m, "Shard", "Where a part of a tensor lies in the whole.")
       .def(py::init([](int64_t offset, int64_t extent, int64_t stride, int64_t numel, int64_t rows) {
              return Shard{offset, extent, stride, numel, rows};
@@ -87,12 +87,15 @@ void bind_plans(py::module_& m) {
       .def_buffer([](extrap::Sums& sums) {
         return py::buffer_info(sums.values.data(), static_cast<py::ssize_t>(sums.values.size()));
       });
-  plan_class<CpuPlan>(m, "CpuPlan", "The tensors of one bucket, stepped on the CPU.")
+  plan_class<CpuPlan, std::string>(m, "CpuPlan", "The tensors of one bucket, stepped on the CPU.", py::arg("rule"))
       .def("run", &CpuPlan::run)
       .def("square_sums", &CpuPlan::square_sums)
       .def("gradient_square_sum", &CpuPlan::gradient_square_sum);
-  plan_class<CudaPlan, bool>(m, "CudaPlan", "The tensors of one bucket, stepped on a CUDA device, or emulated.",
-                             py::arg("emulated"))
+  plan_class<AddressPlan>(m, "AddressPlan", "The tensors of one bucket, stepped by kernels that Python launches.")
+      .def("write_rows", &AddressPlan::write_rows);
+  plan_class<CudaPlan, std::string, bool>(m, "CudaPlan",
+                                          "The tensors of one bucket, stepped on a CUDA device, or emulated.",
+                                          py::arg("rule"), py::arg("emulated"))
       .def("scratch_sizes", &CudaPlan::scratch_sizes)
       .def("use_scratch", &CudaPlan::use_scratch)
       .def("norm_sums", &CudaPlan::norm_sums)

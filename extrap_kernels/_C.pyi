@@ -1,5 +1,6 @@
 """Native kernels of extrap_kernels."""
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -11,7 +12,7 @@ class Shard:
     def __init__(self, *, offset: int, extent: int, stride: int, numel: int, rows: int) -> None: ...
 
 class _Bucket:
-    """What both plans have in common: the tensors of one bucket, bound anew in each step."""
+    """What all plans have in common: the tensors of one bucket, bound anew in each step."""
 
     def bind(
         self, states: list[Optional[dict[str, Tensor]]], local_gradients: Mapping[Tensor, Tensor]
@@ -67,6 +68,29 @@ class CpuPlan(_Bucket):
 
     def gradient_square_sum(self, threads: int) -> float:
         """Return the sum of squares of the gradients as they are: neither unscaled nor clipped."""
+
+class AddressPlan(_Bucket):
+    """The tensors of one bucket, for kernels that Python launches. Raises ValueError if they do not fit each other."""
+
+    def __init__(
+        self,
+        *,
+        params: list[Tensor],
+        dense_params: list[Tensor],
+        has_base: bool,
+        buffers: tuple[str, ...],
+        buffer_formats: tuple[str, ...],
+        grad_dtype: str,
+        indices: Sequence[int],
+        names: Sequence[str],
+        shards: Sequence[Shard],
+    ) -> None: ...
+    def write_rows(self, table: array[int], first: int, width: int) -> None:
+        """Write where the bound tensors lie, a row of int64 for each, ``width`` cells apart, from cell ``first`` on.
+
+        Addresses of the step count, the parameter, the base iterate, the gradient and the local gradient; whether all
+        but the first are multiples of 16; addresses of the buffers. An entry that is left out has 0 for its gradient.
+        """
 
 class CudaPlan(_Bucket):
     """The tensors of one bucket, stepped on a CUDA device, or by the same code emulated on the host (CPU tensors).

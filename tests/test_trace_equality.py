@@ -184,7 +184,12 @@ def test_finds_mistakes_in_philox():
 
 def test_finds_mistakes_in_random_bits():
     native = native_writing.words("bits", row(), count=3)
-    for old, new in (("0x846CA68B", "0x846CA689"), ("h >> 15", "h >> 16"), ("^ second", ""), ("position >> 32", "position")):
+    for old, new in (
+        ("0x846CA68B", "0x846CA689"),
+        ("h >> 15", "h >> 16"),
+        ("^ second", ""),
+        ("position >> 32", "position"),
+    ):
         wrong = TritonWriting({"kernels.random_bits": [(old, new)]}).bits(KEY, 3)
         assert comparison.difference(native, wrong, "Triton")
 

@@ -1,83 +1,73 @@
-"""What the tensors of a step are: whether a kernel may walk them as they are, and where they lie."""
+"""Binds the tensors of a step: checks that kernels may walk them as they are, holds them, and tells where they lie."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Protocol
 
-import torch
 from torch import Tensor
 
-# An empty tensor has no address, but its kernel runs: it advances the step count.
-_NOWHERE = 16
+from extrap_kernels.backends.dense_copies import DenseCopies
+from extrap_kernels.backends.native import NativeExecutor, missing_native_reason
+from extrap_kernels.state.layout import State
+from extrap_kernels.triton_kernels.python_binding import PythonBinding
+
+if missing_native_reason() is None:
+    from extrap_kernels import _C
 
 
-# Shape, strides, dtype and number of the device (comparing torch.device objects takes longer than all the rest).
-Signature = tuple[torch.Size, tuple[int, ...], torch.dtype, int]
+class Binding(Protocol):
+    """The tensors of a bucket in one step; made with the arguments of an executor."""
 
+    @property
+    def copies(self) -> DenseCopies:
+        """Of parameters and gradients that kernels cannot walk."""
 
-def signature(like: Tensor, dtype: torch.dtype | None = None) -> Signature:
-    """Return all that the tables of a bucket take for granted of a tensor that is ``like`` a strided one."""
-    return like.shape, like.stride(), like.dtype if dtype is None else dtype, like.get_device()
+    def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
+        """Read and hold all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
 
+    def write_rows(self, table: array[int], first: int, width: int) -> None:
+        """Write where the bound tensors lie, a row of int64 for each entry, ``width`` apart, from cell ``first`` on.
 
-def have_signatures(tensors: Sequence[Tensor], wanted: Sequence[Signature]) -> bool:
-    """Whether strided tensors have their signatures to the last stride: quick, for every tensor in every step."""
-    return [(t.shape, t.stride(), t.dtype, t.get_device()) for t in tensors] == wanted
-
-
-def fits(tensor: Tensor, wanted: Signature) -> bool:
-    """Whether a kernel may walk ``tensor`` as one with the signature: strides of dimensions of size 1 do not matter."""
-    shape, strides, dtype, device = wanted
-    if tensor.layout != torch.strided or (tensor.shape, tensor.dtype, tensor.get_device()) != (shape, dtype, device):
-        return False
-    return tensor.numel() == 0 or all([n <= 1 or a == b for n, a, b in zip(shape, tensor.stride(), strides)])
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Whether the memory holds the values of ``tensor`` themselves, neither conjugated nor negated lazily."""
-    return not (tensor.is_conj() or tensor.is_neg())
-
-
-class Addresses:
-    """The addresses of the tensors of a bucket's entries, checked when they are new.
-
-    A kernel that is given an address reads and writes whatever is there: each tensor has to be inside of its storage.
-
-    Args:
-        entries: number of entries.
-    """
-
-    def __init__(self, entries: int) -> None:
-        self._known: list[list[int]] = [[] for _ in range(entries)]
-
-    def forget(self, i: int) -> None:
-        """Have the addresses of entry ``i`` be new ones when it is updated next."""
-        self._known[i] = []
-
-    def update(self, i: int, names: Sequence[str], tensors: Sequence[Tensor | None]) -> list[int] | None:
-        """Return the addresses of the tensors of entry ``i``, 0 for None; None if they are those of the last time.
-
-        Raises:
-            RuntimeError: a tensor without memory, or with less than it needs.
+        Addresses of the step count, the parameter, the base iterate, the gradient and the local gradient; whether all
+        but the first are multiples of 16; addresses of the buffers. An entry that is left out has 0 for its gradient.
         """
-        addresses = [0 if tensor is None else tensor.data_ptr() or _NOWHERE for tensor in tensors]
-        if addresses == self._known[i]:
-            return None
-        for name, tensor in zip(names, tensors):
-            if tensor is not None:
-                _check_memory(name, tensor)
-        self._known[i] = addresses
-        return addresses
+
+    def stepped(self) -> Sequence[int]:
+        """Return the entries that have a gradient."""
+
+    def release(self) -> None:
+        """Let go of the tensors."""
 
 
-def _check_memory(name: str, tensor: Tensor) -> None:
-    if tensor.numel() == 0:
-        return
-    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride()))
-    needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
-    held = 0 if tensor.is_meta else tensor.untyped_storage().nbytes()
-    if held < needed:
-        raise RuntimeError(
-            f"the storage of {name} has {held} bytes, fewer than the {needed} that a tensor of shape "
-            f"{tuple(tensor.shape)} needs; it was freed or resized: restore it before step()"
-        )
+class NativeBinding(NativeExecutor):
+    """Binds tensors by the native module."""
+
+    _plan: _C.AddressPlan
+
+    @property
+    def copies(self) -> DenseCopies:
+        """See :class:`Binding`."""
+        return self._copies
+
+    def _make_plan(self, **arguments: Any) -> None:
+        del arguments["rule"]
+        self._plan = _C.AddressPlan(**arguments)
+
+    def write_rows(self, table: array[int], first: int, width: int) -> None:
+        """See :class:`Binding`."""
+        self._plan.write_rows(table, first, width)
+
+    def stepped(self) -> Sequence[int]:
+        """Return the entries that have a gradient."""
+        return self._plan.active() if self._plan.skips() else self._everything
+
+    def release(self) -> None:
+        """Let go of the tensors."""
+        self._plan.release()
+
+
+def binding_type() -> type[Any]:
+    """Return what binds tensors here."""
+    return NativeBinding if missing_native_reason() is None else PythonBinding

@@ -11,13 +11,12 @@ import triton
 from torch import Tensor
 
 from extrap_kernels import capture
-from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
-from extrap_kernels.triton_kernels.binding import Addresses, fits, have_signatures, is_plain, signature
+from extrap_kernels.triton_kernels.binding import binding_type
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
 from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
 from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
@@ -62,27 +61,10 @@ class TritonExecutor:
         self.device = entries[0].param.device
         self._layout, self._entries = layout, entries
         self._rule = Rule.of(spec, layout.buffers)
-        self._copies = DenseCopies(entries, grad_dtype)
+        self._binding = binding_type()(spec, layout, entries, grad_dtype)
+        self._copies = self._binding.copies
         params = self._copies.dense_params
         self._formats = _formats(self._rule, layout, params[0].dtype, grad_dtype)
-        step = signature(torch.empty((), dtype=torch.float32, device=self.device))
-        # Of the parameter, the gradient, the step count and the rest of the state of each entry.
-        self._signatures = [
-            [
-                signature(entry.param),
-                signature(dense, grad_dtype),
-                step,
-                *(signature(dense, layout.dtype_of(name)) for name in layout.names),
-            ]
-            for entry, dense in zip(entries, params)
-        ]
-        self._state_names = ("step", *layout.names)
-        self._addresses = Addresses(len(entries))
-        # Of the tensors of an entry, in the order of their columns in the table.
-        names = ("step", "the parameter", "base", "the gradient", "the local gradient", *layout.buffers)
-        self._names = [[f"{name} of {entry.name}" for name in names] for entry in entries]
-        self._held: list[Any] = []
-        self._bound: list[int] = []
         self._square_sums: Optional[Tensor] = None
         with _device_guard(self.device):
             self._make_tables(params)
@@ -106,72 +88,12 @@ class TritonExecutor:
         self._trust_sums: Optional[Sums] = None
         self._noise_rows: dict[str, NoiseRows] = {}
 
-    # The tensors
-
     def bind(self, states: list[Optional[State]], local_gradients: Mapping[Tensor, Tensor]) -> Optional[Sequence[int]]:
         """Read all tensors of this step; see :class:`extrap_kernels.backends.executor.Executor`."""
-        self._held, self._bound, incomplete = [], [], []
-        self._table.begin()
-        # All of them first: a subclass may compute its gradient, by code that could change other tensors.
-        gradients = [entry.param.grad for entry in self._entries]
-        for i, (entry, gradient) in enumerate(zip(self._entries, gradients)):
-            if gradient is None:
-                if not fits(entry.param, self._signatures[i][0]):
-                    return None
-                self._table.skip(i)
-                self._addresses.forget(i)
-                continue
-            known = states[self._entries[i].index] or {}
-            state = [known.get(name) for name in self._state_names]
-            has_base = "base" in known
-            local = local_gradients.get(entry.param) if local_gradients else None
-            if has_base is not self._layout.has_base or not self._is_as_expected(i, gradient, state):
-                if not self._param_fits(i):
-                    return None
-                gradient = self._readable(i, gradient)
-                if gradient is None:
-                    return None
-                if has_base is not self._layout.has_base or not self._state_fits(i, state):
-                    incomplete.append(i)
-                    continue
-            if local is not None:
-                local = self._readable(i, local, is_local=True)
-                if local is None:
-                    return None
-            self._bind_entry(i, gradient, local, state)
+        incomplete = self._binding.bind(states, local_gradients)
+        if incomplete == []:
+            self._table.begin(self._binding)
         return incomplete
-
-    def _bind_entry(self, i: int, gradient: Tensor, local: Optional[Tensor], state: Sequence[Any]) -> None:
-        dense = self._copies.dense_params[i]
-        step, *stored = state
-        base, *buffers = stored if self._layout.has_base else (dense, *stored)
-        tensors = (step, dense, base, gradient, local, *buffers)
-        self._held.append(tensors)
-        self._bound.append(i)
-        addresses = self._addresses.update(i, self._names[i], tensors)
-        if addresses is not None:
-            self._table.set_addresses(i, addresses)
-
-    def _is_as_expected(self, i: int, gradient: Tensor, state: Sequence[Optional[Tensor]]) -> bool:
-        """Whether all tensors of an entry can be walked as they are: quick; where it is False, they may fit yet."""
-        entry = self._entries[i]
-        if gradient.layout is not torch.strided or any([tensor is None for tensor in state]):
-            return False
-        tensors: list[Any] = [entry.param, gradient, *state]
-        return have_signatures(tensors, self._signatures[i]) and is_plain(entry.param) and is_plain(gradient)
-
-    def _param_fits(self, i: int) -> bool:
-        param = self._entries[i].param
-        return fits(param, self._signatures[i][0]) and (param is not self._copies.dense_params[i] or is_plain(param))
-
-    def _state_fits(self, i: int, state: Sequence[Optional[Tensor]]) -> bool:
-        return all([t is not None and fits(t, wanted) for t, wanted in zip(state, self._signatures[i][2:])])
-
-    def _readable(self, i: int, gradient: Tensor, *, is_local: bool = False) -> Optional[Tensor]:
-        """Return a gradient as a kernel can walk it, a copy if need be; None if it no longer fits the bucket."""
-        if fits(gradient, self._signatures[i][1]) and is_plain(gradient):
-            return gradient
-        return self._copies.to_layout(i, gradient, is_local=is_local)
 
     # The launches
 
@@ -248,7 +170,7 @@ class TritonExecutor:
         rows = self._rows_of_noise(launch)
         tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)
         self._launch(variant, self._programs, *tables, *self._norms(launch, rows))
-        self._copies.put_back(self._bound)
+        self._copies.put_back(self._binding.stepped())
         if capture.is_capturing(self.device):
             capture.keep(*tables, self._table, self._gradient_sums, self._trust_sums, rows, self._copies.own)
-        self._held, self._bound = [], []
+        self._binding.release()

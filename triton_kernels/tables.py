@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from extrap_kernels.launch import Launch
 from extrap_kernels.shards import Shard
+from extrap_kernels.triton_kernels.binding import Binding
 from extrap_kernels.triton_kernels.kernels.scalars import ADDRESSED, SLOTS
 from extrap_kernels.triton_kernels.kernels.table import (
     BUFFER_COLUMN,
@@ -26,7 +25,8 @@ from extrap_kernels.triton_kernels.kernels.table import (
 # Vector accesses need multiples of this many elements; what is left over is a chunk of its own.
 VECTOR = 8
 
-_STEP_COLUMN, _GRADIENT_COLUMN, _ALIGNED_COLUMN = map(TensorRow._fields.index, ("step", "gradient", "aligned"))
+# From here on, a row is what a binding writes.
+_STEP_COLUMN = TensorRow._fields.index("step")
 
 
 class Spread(NamedTuple):
@@ -88,7 +88,7 @@ class PinnedTable:
         self._refill()
 
     def _host(self) -> Tensor:
-        return torch.empty(self.on_device.shape, dtype=torch.int64, pin_memory=self._pinned)
+        return torch.empty(self.on_device.shape, dtype=torch.int64, device="cpu", pin_memory=self._pinned)
 
     def _refill(self) -> None:
         while self._pinned and len(self._spare) < self.SPARE:
@@ -147,23 +147,10 @@ class LaunchTable:
             at = self._first + width * i
             self._cells[at : at + BUFFER_COLUMN.value] = array("q", row[:-1])
 
-    def begin(self) -> None:
-        """Begin a step: it copies the table if that has changed; in a graph that is captured, in any case."""
+    def begin(self, binding: Binding) -> None:
+        """Begin a step on what is bound: the table is copied if it has changed, and always in a captured graph."""
+        binding.write_rows(self._cells, self._first + _STEP_COLUMN, TENSOR_COLUMNS.value)
         self._is_written = False
-
-    def set_addresses(self, i: int, addresses: Sequence[int]) -> None:
-        """Set the addresses of tensor ``i``, in the order of their columns: ``step`` to ``local``, and the buffers."""
-        union = functools.reduce(operator.or_, addresses[1:])  # not of `step`, which is a single number
-        at = self._first + TENSOR_COLUMNS.value * i
-        fixed = _ALIGNED_COLUMN - _STEP_COLUMN
-        self._cells[at + _STEP_COLUMN : at + _ALIGNED_COLUMN] = array("q", addresses[:fixed])
-        self._cells[at + _ALIGNED_COLUMN] = int(union % 16 == 0)
-        first = at + BUFFER_COLUMN.value
-        self._cells[first : first + len(addresses) - fixed] = array("q", addresses[fixed:])
-
-    def skip(self, i: int) -> None:
-        """Leave tensor ``i`` out of this step."""
-        self._cells[self._first + TENSOR_COLUMNS.value * i + _GRADIENT_COLUMN] = 0
 
     def set_scalars(self, launch: Launch) -> None:
         """Set the scalars of the launches to come; those on the device must live until they are done."""

@@ -13,8 +13,8 @@ EXTRAP_HD void load_noise(const float* from, DoubleVector& n) {
   n = __builtin_convertvector(load_bytes<HalfFloatVector>(from), DoubleVector);
 }
 
-// Lane 4p + j holds the pair that ends up, interleaved, in part p of 128 bits: of the first vector if j < 2, else of the
-// second.
+// Lane 4p + j holds the pair that ends up, interleaved, in part p of 128 bits: of the first vector if j < 2, else of
+// the second.
 struct PairOrder {
   uint32_t offset[kFloats];
   constexpr PairOrder() : offset() {

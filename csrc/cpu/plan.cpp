@@ -21,7 +21,7 @@ bool needs_rows(const StepConfig& config) { return config.phase == Phase::update
 
 }  // namespace
 
-CpuPlan::CpuPlan(std::string rule, BucketContents contents)
+CpuPlan::CpuPlan(BucketContents contents, std::string rule)
     : rule_(std::move(rule)),
       bucket_(std::move(contents), /*step_on_device=*/false),
       formats_(formats_of(rule_, bucket_)) {

@@ -22,7 +22,7 @@ struct Sums {
 class CpuPlan {
  public:
   // Throws std::invalid_argument if the tensors do not fit each other, or if there are no kernels for them.
-  CpuPlan(std::string rule, BucketContents contents);
+  CpuPlan(BucketContents contents, std::string rule);
 
   Bucket& bucket() { return bucket_; }
 

@@ -77,7 +77,7 @@ Columns step_columns(const StepConfig& config, int buffers, bool large, bool loc
 
 }  // namespace
 
-CudaPlan::CudaPlan(std::string rule, BucketContents contents, bool emulated)
+CudaPlan::CudaPlan(BucketContents contents, std::string rule, bool emulated)
     : rule_(std::move(rule)),
       bucket_(std::move(contents), /*step_on_device=*/true),
       formats_(formats_of(rule_, bucket_)),

@@ -19,7 +19,7 @@ class CudaPlan {
   // emulated: CPU tensors, stepped by the device's code on the host. Throws std::invalid_argument if the tensors do not
   // fit each other or there are no kernels for them, std::runtime_error if this build has no CUDA and `emulated` is
   // false.
-  CudaPlan(std::string rule, BucketContents contents, bool emulated);
+  CudaPlan(BucketContents contents, std::string rule, bool emulated);
 
   Bucket& bucket() { return bucket_; }
 

@@ -51,7 +51,7 @@ def _format(dtype: torch.dtype) -> str:
 class NativeExecutor:
     """Binds the tensors of each step; for the arguments see :class:`extrap_kernels.backends.executor.ExecutorType`."""
 
-    _plan: Union[_C.CpuPlan, _C.CudaPlan]
+    _plan: Union[_C.CpuPlan, _C.CudaPlan, _C.AddressPlan]
 
     def __init__(
         self, spec: RuleSpec, layout: StateLayout, entries: Sequence[ParamEntry], grad_dtype: torch.dtype

@@ -1,7 +1,7 @@
 """Random bits of noise and of stochastic rounding, in plain PyTorch: readable twin of ``csrc/core/random_bits.h``.
 
-They depend on key, parameter, position and step only, so chunks, shards and backends see the same. Philox gives the keys
-of a tensor in a step; a hash of the position, which is much cheaper, gives the bits.
+They depend on key, parameter, position and step only, so chunks, shards and backends see the same. Philox gives the
+keys of a tensor in a step; a hash of the position, which is much cheaper, gives the bits.
 """
 
 from __future__ import annotations

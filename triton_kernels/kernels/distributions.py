@@ -1,4 +1,4 @@
-"""From a random word to the noise of two elements: a function ``<noise>_pair`` for each kind. Twin: ``csrc/core/noise.h``."""
+"""From a random word to the noise of two elements, by ``<noise>_pair``. Twin: ``csrc/core/noise.h``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,42 @@
+#include "address_plan.h"
+
+#include <stdexcept>
+
+namespace extrap {
+namespace {
+
+enum Cell : size_t { kStep, kY, kBase, kGradient, kLocal, kAligned, kFirstBuffer };
+
+int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer)); }
+
+void write_row(const TensorEntry& t, const void* step, int buffers, int64_t* row) {
+  row[kStep] = address(step);
+  row[kY] = address(t.y);
+  row[kBase] = address(t.base);
+  // An empty tensor may lie nowhere, and its step counts nevertheless.
+  row[kGradient] = t.gradient ? address(t.gradient) : 16;
+  row[kLocal] = address(t.local);
+  int64_t all = row[kY] | row[kBase] | row[kGradient] | row[kLocal];
+  for (int k = 0; k < buffers; ++k) {
+    row[kFirstBuffer + static_cast<size_t>(k)] = address(t.buffers[k]);
+    all |= address(t.buffers[k]);
+  }
+  row[kAligned] = all % 16 == 0;
+}
+
+}  // namespace
+
+void AddressPlan::write_rows(const py::buffer& table, size_t first, size_t width) const {
+  const BoundUse use(bucket_);
+  const py::buffer_info info = table.request(/*writable=*/true);
+  const size_t needed = kFirstBuffer + static_cast<size_t>(bucket_.buffers());
+  if (info.itemsize != sizeof(int64_t) || info.ndim != 1 || width < needed ||
+      static_cast<size_t>(info.size) < first + width * (bucket_.size() - 1) + needed)
+    throw std::invalid_argument("the table has no room for the rows");
+  int64_t* rows = static_cast<int64_t*>(info.ptr) + first;
+  for (size_t i = 0; i < bucket_.size(); ++i) rows[i * width + kGradient] = 0;
+  for (const uint32_t i : bucket_.active())
+    write_row(bucket_.entries()[i], bucket_.step(i), bucket_.buffers(), rows + i * width);
+}
+
+}  // namespace extrap
