@@ -1,7 +1,7 @@
 """``python -m bench``: our optimizers against what users would otherwise use or write.
 
-``python -m bench static`` reports on the GPU kernels and needs no GPU. ``python -m bench compare A B`` sets two files
-of ``--json`` side by side.
+``python -m bench static`` reports on the GPU kernels and needs no GPU; ``python -m bench profile`` counts what they do
+on one. ``python -m bench compare A B`` sets two files of ``--json`` side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench import compare, figures, machine, plots, report, static, workloads
+from bench import compare, figures, machine, plots, profile, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import host_seconds, interleaved, seconds
 
@@ -72,23 +72,26 @@ def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
         sections.append((title, rows))
         report.show(title, rows)
 
+    def wanted(title: str) -> bool:
+        return re.search(arguments.only, title) is not None
+
     device = torch.device(arguments.device)
     chosen = cases(arguments.rounds, arguments.large, device)
-    for case in track([case for case in chosen if arguments.only in case.title], "Cases"):
+    for case in track([case for case in chosen if wanted(case.title)], "Cases"):
         numel = workloads.numel_of(case.shapes)
         add(f"{case.title}: {len(case.shapes):,} tensors, {numel:,} parameters", _table(case, arguments))
-    if arguments.only in "Host overhead":
+    if wanted("Host overhead"):
         add("Host overhead: tensors of 64 numbers", figures.host_overhead(arguments.rounds, arguments.device))
-    if arguments.only in "Growth":
+    if wanted("Growth"):
         rows, exponent = figures.growth(arguments.rounds, arguments.large, arguments.device)
         add(f"Growth: ExtrapSGD, bf16, one tensor; from 16M on, time grows with the power {exponent:.2f} of size", rows)
     if device.type != "cpu":
         return sections
-    if arguments.only in "Instruction sets":
+    if wanted("Instruction sets"):
         add("Instruction sets: GPT-2 124M, fp32", figures.instruction_sets(arguments.rounds))
-    if arguments.only in "Memory":
+    if wanted("Memory"):
         add("Memory on ResNet-50, bytes a parameter, next to parameters and gradients", figures.memory())
-    if arguments.only in "First step":
+    if wanted("First step"):
         add("First step, with what is made in it", figures.first_step())
     return sections
 
@@ -110,11 +113,11 @@ def _plot(sections: list[tuple[str, list[Row]]], folder: Path) -> list[Path]:
     return made
 
 
-def _write_docs(about: dict[str, str], sections: list[tuple[str, list[Row]]]) -> None:
-    images = _plot(sections, GENERATED / "performance")
+def _write_docs(page: Path, about: dict[str, str], sections: list[tuple[str, list[Row]]]) -> None:
+    images = _plot(sections, page.with_suffix(""))
     parts = [report.described(about), *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
-    parts += [f"![{image.stem}](performance/{image.name})" for image in images]
-    report.write_between_marks(GENERATED / "performance.md", "\n\n".join(parts))
+    parts += [f"![{image.stem}]({page.stem}/{image.name})" for image in images]
+    report.write_between_marks(page, "\n\n".join(parts))
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -131,17 +134,29 @@ def _measure(arguments: argparse.Namespace) -> None:
     images = _plot(sections, arguments.json.parent / "bench")
     print(f"Written: {arguments.json}, {', '.join(str(image) for image in images)}")
     if arguments.write_docs:
-        _write_docs(about, sections)
-        print(f"Written: {GENERATED / 'performance.md'}")
+        page = GENERATED / ("performance.md" if arguments.device == "cpu" else "performance_gpu.md")
+        _write_docs(page, about, sections)
+        print(f"Written: {page}")
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    about = machine.describe(torch.device("cuda"))
+    title = f"Kernels on {profile.NUMEL:,} parameters, as ncu counts them"
+    rows = profile.rows()
+    report.show(title, rows)
+    if arguments.write_docs:
+        page = GENERATED / "gpu_kernels.md"
+        report.write_between_marks(page, f"{report.described(about)}\n\n### {title}\n\n{report.markdown(rows)}")
+        print(f"Written: {page}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["measure", "static", "compare"], default="measure")
+    parser.add_argument("what", nargs="?", choices=["measure", "static", "profile", "compare"], default="measure")
     parser.add_argument("files", nargs="*", type=Path, help="the two files that are compared")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
-    parser.add_argument("--only", default="", help="only tables whose title contains this text")
+    parser.add_argument("--only", default="", help="only tables whose title has this regular expression")
     parser.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     default = Path("results/bench.json")
@@ -170,6 +185,8 @@ def main() -> None:
             compare.show(*arguments.files)
         except (OSError, ValueError) as error:
             sys.exit(f"compare: {error}")
+    elif arguments.what == "profile":
+        _profile(arguments)
     elif arguments.what == "static":
         for title, rows in static.sections(arguments.bandwidth):
             report.show(title, rows)

@@ -104,7 +104,7 @@ def kernels(library: str = _C.__file__) -> list[Kernel]:
                     len(re.findall(r"LDL\b", text)) + len(re.findall(r"STL\b", text)),
                     len(re.findall(r"LDG\.E\S*\.128", text)),
                     len(re.findall(r"STG\.E\S*\.128", text)),
-                    len(re.findall(r"LDG\.E\.EF\S*\.64", text)),  # scalars of a launch have no hint
+                    len(re.findall(r"LDG\.E\.LTC128B\.64", text)),  # scalars of a launch have no hint
                     len(re.findall(r"STG\.E\S*\.64", text)),
                 )
             )

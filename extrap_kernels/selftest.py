@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine, sectors
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine, ncu
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 
@@ -251,7 +251,7 @@ def figures(device: torch.device, backend: str, numel: int) -> dict[str, str]:
         return found
     measured = speed(device, backend, numel)
     if device.type == "cuda":
-        found["sectors"] = sectors.counted(device, backend, numel)
+        found["sectors"] = ncu.figure(device, backend, numel)
     return {
         **found,
         "step": f"{measured.seconds * 1e3:.3g} ms for one float32 tensor of {numel:,}",

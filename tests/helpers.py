@@ -181,7 +181,7 @@ def assert_same_bits(actual, expected, where=""):
     """The same bits in every tensor of two trees; any NaN equals any other."""
     if isinstance(expected, torch.Tensor):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape
-        both = (actual.detach(), expected.detach())
+        both = (actual.detach().cpu(), expected.detach().cpu())
         a, b = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in both)
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
         same = (a.contiguous().view(bits) == b.contiguous().view(bits)) | (a.isnan() & b.isnan())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from extrap_kernels import capture
 from extrap_kernels.backends.param_entry import ParamEntry
-from extrap_kernels.launch import Launch
+from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
@@ -165,7 +165,8 @@ class TritonExecutor:
     def run(self, launch: Launch) -> None:
         """Step every parameter that has a gradient."""
         self._prepare(launch)
-        sharded = launch.noise is not None and self._entries[0].shard is not None
+        by_position = launch.noise is not None or self._rule.rounds(self._formats)
+        sharded = by_position and launch.phase is Phase.UPDATE and self._entries[0].shard is not None
         variant = variants.Step(self._rule, self._formats, launch.phase, launch.noise, sharded)
         rows = self._rows_of_noise(launch)
         tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)

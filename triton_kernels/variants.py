@@ -13,6 +13,7 @@ import triton.language as tl
 from extrap_kernels.launch import PHASES, Phase
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import Buffer, RuleSpec, every_rule
+from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.triton_kernels import rules
 from extrap_kernels.triton_kernels.kernels import distributions
 from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
@@ -27,6 +28,10 @@ DTYPE_PAIRS = (
     ("float16", "float16"),
     ("float16", "float32"),
 )
+
+
+# Of buffers, besides that of the arithmetic, if that is float32.
+_BUFFER_FORMATS = [str(chosen.signed.dtype).removeprefix("torch.") for chosen in STATE_FORMATS.values() if chosen]
 
 
 def arithmetic(dtype: str) -> str:
@@ -44,10 +49,10 @@ class Formats(NamedTuple):
     unsigned: str  # the others
 
     @classmethod
-    def of(cls, param: str, grad: Optional[str] = None) -> Formats:
-        """Return the formats of a state in the dtype of the arithmetic; gradients are as parameters by default."""
+    def of(cls, param: str, grad: Optional[str] = None, buffers: Optional[str] = None) -> Formats:
+        """Return the formats of a state; by default gradients are as parameters, and buffers as the arithmetic."""
         a = arithmetic(param)
-        return cls(param, grad or param, a, a, a)
+        return cls(param, grad or param, a, buffers or a, buffers or a)
 
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments."""
@@ -65,6 +70,17 @@ class Rule(NamedTuple):
     def of(cls, spec: RuleSpec, names: Sequence[str]) -> Rule:
         """Return the rule with the buffers of these names."""
         return cls(spec, tuple(buffer for buffer in spec.buffers if buffer.name in names))
+
+    def every_format(self) -> Iterator[Formats]:
+        """Yield the formats that its tensors may have."""
+        for pair in DTYPE_PAIRS:
+            yield Formats.of(*pair)
+            if self.buffers and arithmetic(pair[0]) == "float32":
+                yield from (Formats.of(*pair, buffers) for buffers in _BUFFER_FORMATS)
+
+    def rounds(self, formats: Formats) -> bool:
+        """Whether a step rounds buffers by random bits, which depend on the position of an element."""
+        return formats.unsigned != arithmetic(formats.param) and not all(buffer.signed for buffer in self.buffers)
 
     @property
     def module(self) -> ModuleType:
@@ -86,8 +102,8 @@ class Rule(NamedTuple):
 class Step:
     """A variant of :func:`step_kernel`: of a rule, formats, a phase, a noise, and for sharded tensors.
 
-    Without noise, sharded tensors are stepped as all others are. With it they have kernels of their own: the numbers of
-    the elements in the whole tensor would take registers in those of all others.
+    Without noise or random bits, sharded tensors are stepped as all others are. With them they have kernels of their
+    own: the numbers of the elements in the whole tensor would take registers in those of all others.
     """
 
     rule: Rule
@@ -151,11 +167,13 @@ def every_variant() -> Iterator[Variant]:
     steps: list[tuple[Phase, Optional[str], bool]] = [(Phase(phase), None, False) for phase in PHASES]
     steps += [(Phase.UPDATE, noise, sharded) for noise in CODES["noise"] if noise for sharded in (False, True)]
     for rule in [Rule(spec, buffers) for spec in every_rule().values() for buffers in spec.variants()]:
-        for pair in DTYPE_PAIRS:
+        for formats in rule.every_format():
             for step in steps:
-                yield Step(rule, Formats.of(*pair), *step)
+                yield Step(rule, formats, *step)
+            if rule.rounds(formats):
+                yield Step(rule, formats, sharded=True)
             if rule.spec.norm:
-                yield TrustNorms(rule, Formats.of(*pair))
+                yield TrustNorms(rule, formats)
     for gradient in sorted({grad for _, grad in DTYPE_PAIRS}):
         yield SquareSums(gradient, "gradients")
     for base in sorted({arithmetic(param) for param, _ in DTYPE_PAIRS}):

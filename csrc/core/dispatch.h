@@ -54,33 +54,37 @@ void for_each_pair(const Visit& visit) {
 #undef EXTRAP_VISIT_PAIR
 }
 
-// visit(TypeTag<TensorTypes>) of the types with these formats whose state is in the arithmetic type.
+// The same for the pair with these formats; a Result() where there is none.
 template <class Result, class Visit>
-Result visit_full_state(const TensorFormats& formats, const Visit& visit) {
+Result visit_pair(const TensorFormats& formats, const Visit& visit) {
   Result result{};
   for_each_pair([&](auto p, auto g) {
     using P = typename decltype(p)::Type;
-    using Types = TensorTypes<P, typename decltype(g)::Type, FullState<typename Format<P>::Value>>;
-    if (Types::kFormats == formats) result = visit(TypeTag<Types>());
+    using G = typename decltype(g)::Type;
+    if (formats.param == Format<P>::kDType && formats.gradient == Format<G>::kDType) result = visit(p, g);
   });
   return result;
 }
 
-// The same for states whose moments have a format of their own, as those of single precision may.
-template <class Result, class Visit>
-Result visit_compact_moments(const TensorFormats& formats, const Visit& visit) {
-  Result result{};
-  for_each_pair([&](auto p, auto g) {
-    using P = typename decltype(p)::Type;
-    if constexpr (sizeof(typename Format<P>::Value) == sizeof(float)) {
-      const auto visit_moments = [&](auto moments) {
-        using Types = TensorTypes<P, typename decltype(g)::Type, CompactMoments<typename decltype(moments)::Type>>;
-        if (Types::kFormats == formats) result = visit(TypeTag<Types>());
-      };
-#define EXTRAP_VISIT_MOMENTS(T) visit_moments(TypeTag<T>());
-      EXTRAP_FOR_EACH_MOMENT_FORMAT(EXTRAP_VISIT_MOMENTS)
+// visit(TypeTag<TensorTypes>) for each layout of the state of parameters in P with gradients in G: in the arithmetic
+// type, or with buffers in a format of their own, as those of single precision may be.
+template <class P, class G, bool kHasBuffers, class Visit>
+void for_each_state(const Visit& visit) {
+  using A = typename Format<P>::Value;
+  visit(TypeTag<TensorTypes<P, G, FullState<A>>>());
+  if constexpr (kHasBuffers && sizeof(A) == sizeof(float)) {
+#define EXTRAP_VISIT_MOMENTS(T) visit(TypeTag<TensorTypes<P, G, CompactMoments<T>>>());
+    EXTRAP_FOR_EACH_MOMENT_FORMAT(EXTRAP_VISIT_MOMENTS)
 #undef EXTRAP_VISIT_MOMENTS
-    }
+  }
+}
+
+// visit(TypeTag<TensorTypes>) of the types with these formats; a Result() where there are none.
+template <class Result, class P, class G, bool kHasBuffers, class Visit>
+Result visit_state(const TensorFormats& formats, const Visit& visit) {
+  Result result{};
+  for_each_state<P, G, kHasBuffers>([&](auto types) {
+    if (decltype(types)::Type::kFormats == formats) result = visit(types);
   });
   return result;
 }

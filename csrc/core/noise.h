@@ -39,8 +39,8 @@ EXTRAP_HD F polynomial(F x, float highest, Coefficients... others) {
   return sum;
 }
 
-// -2 ln((a + 1/2) / 2^16) for 16 bits `a`, relative error below 4e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)), so
-// that there is no cancellation near 1; the polynomial is a minimax fit of -2 (log(1+f) - f + f^2/2) / f^3.
+// -2 ln((a + 1/2) / 2^16) for 16 bits `a`, relative error below 4e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)),
+// so that there is no cancellation near 1; the polynomial is a minimax fit of -2 (log(1+f) - f + f^2/2) / f^3.
 template <class F, class U>
 EXTRAP_HD F radius_square(U a) {
   const U shifted = Ops<F>::bits(Ops<F>::from_integer(a) + 0.5f) + (0x3f800000u - 0x3f3504f3u);
@@ -59,8 +59,8 @@ EXTRAP_HD F radius_square(U a) {
 // error below 3e-7.
 template <class F, class U>
 EXTRAP_HD NoisePair<F> circle_point(U word) {
-  const F angle = Ops<F>::multiply_add(Ops<F>::from_integer((word >> 16) & 0x3fffu), F{} + 0x1p-14f,
-                                       F{} + (0x1p-15f - 0.5f));
+  const F angle =
+      Ops<F>::multiply_add(Ops<F>::from_integer((word >> 16) & 0x3fffu), F{} + 0x1p-14f, F{} + (0x1p-15f - 0.5f));
   const F q = angle * angle;
   const F across = polynomial(q, -0.004601658f, 0.07968003f, -0.6459635f, 1.5707964f) * angle;
   const F cosine = polynomial(q, -0.020417282f, 0.25360322f, -1.2336977f, 1.0f);

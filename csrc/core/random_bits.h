@@ -1,5 +1,5 @@
-// Random bits: a function of a key, the parameter, its step and the position of an element, and of nothing else, so that
-// chunks, threads, shards and backends see the same. Twin: extrap_kernels/reference/random_bits.py.
+// Random bits: a function of a key, the parameter, its step and the position of an element, and of nothing else, so
+// that chunks, threads, shards and backends see the same. Twin: extrap_kernels/reference/random_bits.py.
 #pragma once
 
 #include "core/philox.h"
@@ -10,8 +10,8 @@ inline namespace EXTRAP_ISA {
 // In the index of a parameter: sets the bits that round its state apart from those of its noise.
 constexpr uint32_t kRoundingStream = 0x80000000u;
 
-// Two words of Philox, once for a parameter and step; the bits of its elements are hashes of them, which cost a third of
-// what Philox does.
+// Two words of Philox, once for a parameter and step; the bits of its elements are hashes of them, which cost a third
+// of what Philox does.
 struct RandomKey {
   uint32_t first, second;
 
@@ -20,8 +20,8 @@ struct RandomKey {
     return {words.word[0], words.word[1]};
   }
 
-  // 32 bits for the position with these halves. U: uint32_t, or a vector of them. High: U, or uint32_t where all have it
-  // in common.
+  // 32 bits for the position with these halves. U: uint32_t, or a vector of them. High: U, or uint32_t where all have
+  // it in common.
   template <class U, class High>
   EXTRAP_HD U bits(U low, High high) const {
     U h = low ^ first;

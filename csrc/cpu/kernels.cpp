@@ -25,17 +25,14 @@ RuleKernels kernels_of() {
 
 template <class Tag>
 RuleKernels find_formats(const TensorFormats& formats) {
-  const auto kernels = [](auto types) {
-    using Types = typename decltype(types)::Type;
-    return kernels_of<typename Tag::template Of<typename Types::A>, Types>();
-  };
-  if constexpr (Tag::Facts::Buffers::kCount == 0) {
-    const DType base = formats.base;
-    return visit_full_state<RuleKernels>({formats.param, formats.gradient, base, base, base}, kernels);
-  } else {
-    const RuleKernels found = visit_full_state<RuleKernels>(formats, kernels);
-    return found.step ? found : visit_compact_moments<RuleKernels>(formats, kernels);
-  }
+  return visit_pair<RuleKernels>(formats, [&](auto p, auto g) {
+    using P = typename decltype(p)::Type;
+    using G = typename decltype(g)::Type;
+    return visit_state<RuleKernels, P, G, (Tag::Facts::Buffers::kCount > 0)>(formats, [](auto types) {
+      using Types = typename decltype(types)::Type;
+      return kernels_of<typename Tag::template Of<typename Types::A>, Types>();
+    });
+  });
 }
 
 RuleKernels find_rule(const char* name, int buffers, const TensorFormats& formats) {

@@ -6,9 +6,9 @@
 namespace extrap::cuda {
 
 template <>
-RuleLaunches device_rule_of<EXTRAP_PARAM, EXTRAP_GRADIENT>(const char* name, int buffers) {
-  using State = FullState<typename Format<EXTRAP_PARAM>::Value>;
-  return find_rule<DeviceRunner, TensorTypes<EXTRAP_PARAM, EXTRAP_GRADIENT, State>>(name, buffers);
+RuleLaunches device_rule_of<EXTRAP_PARAM, EXTRAP_GRADIENT>(const char* name, int buffers,
+                                                           const TensorFormats& formats) {
+  return find_rule<DeviceRunner, EXTRAP_PARAM, EXTRAP_GRADIENT>(name, buffers, formats);
 }
 
 }  // namespace extrap::cuda

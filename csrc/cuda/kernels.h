@@ -40,9 +40,13 @@ RuleLaunches launches_of(RuleTag<Rule>, TypeTag<Types>) {
   return launches_of<Runner, Rule, Types>();
 }
 
-template <template <class> class Runner, class Types>
-RuleLaunches find_rule(const char* name, int buffers) {
-  return visit_rule<RuleLaunches>(name, buffers, [](auto rule) { return launches_of<Runner>(rule, TypeTag<Types>()); });
+template <template <class> class Runner, class P, class G>
+RuleLaunches find_rule(const char* name, int buffers, const TensorFormats& formats) {
+  return visit_rule<RuleLaunches>(name, buffers, [&](auto rule) {
+    constexpr bool kHasBuffers = decltype(rule)::Facts::Buffers::kCount > 0;
+    return visit_state<RuleLaunches, P, G, kHasBuffers>(formats,
+                                                        [&](auto types) { return launches_of<Runner>(rule, types); });
+  });
 }
 
 template <template <class> class Runner>

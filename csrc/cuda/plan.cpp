@@ -65,10 +65,11 @@ Columns with_rows(Columns columns, const StepConfig& config) {
   return columns;
 }
 
-Columns step_columns(const StepConfig& config, int buffers, bool large, bool local, bool sharded) {
+// rounds: by random bits, which depend on the position as noise does.
+Columns step_columns(const StepConfig& config, int buffers, bool rounds, bool large, bool local, bool sharded) {
   Columns columns = with_buffers(with_numel({kY, kBase, kGradient, kStep, kFirst}, large), buffers);
   if (local) columns.add(kLocal);
-  if (config.noise == Noise::none) return columns;
+  if (config.noise == Noise::none && !rounds) return columns;
   columns.add(kIndex);
   if (sharded)
     for (const Column column : {kOffset, kExtent, kStride}) columns.add(column);
@@ -266,8 +267,8 @@ void CudaPlan::step(const py::bytes& row, const py::dict& device_scalars, const 
   LaunchHeader h = header(row, device_scalars);
   if (!found_inf.is_none()) h.found_inf = device_scalar("found_inf", found_inf);
   const Launch kernel = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
-  const Columns columns =
-      step_columns(h.config, bucket_.buffers(), has_large_tensors(), has_local_gradients(), bucket_.is_sharded());
+  const Columns columns = step_columns(h.config, bucket_.buffers(), formats_.unsigned_buffer != formats_.base,
+                                       has_large_tensors(), has_local_gradients(), bucket_.is_sharded());
   launch(h, columns, kernel, stream, [&](size_t i) { return chunks(bucket_.entries()[i].numel); });
 }
 
@@ -283,7 +284,7 @@ void CudaPlan::add_gradient_square_sum(uintptr_t total, uintptr_t stream) {
 size_t cuda_launches(int buffers, const std::vector<int64_t>& numels) {
   bool large = false;
   for (const int64_t numel : numels) large |= is_large(numel);
-  const Columns columns = step_columns(StepConfig(), buffers, large, false, false);
+  const Columns columns = step_columns(StepConfig(), buffers, false, large, false, false);
   return cut_into_launches(columns, numels.size(), [&](size_t i) { return chunks(numels[i]); }).size();
 }
 

@@ -4,9 +4,10 @@
 namespace extrap::cuda {
 
 RuleLaunches device_rule(const char* name, int buffers, const TensorFormats& formats) {
-  return visit_full_state<RuleLaunches>(formats, [&](auto types) {
-    using Types = typename decltype(types)::Type;
-    return device_rule_of<typename Types::Param, typename Types::Gradient>(name, buffers);
+  return visit_pair<RuleLaunches>(formats, [&](auto p, auto g) {
+    using P = typename decltype(p)::Type;
+    using G = typename decltype(g)::Type;
+    return device_rule_of<P, G>(name, buffers, formats);
   });
 }
 

@@ -5,7 +5,7 @@
 
 namespace extrap::cuda {
 
-// All null where there is no such rule, or none for these formats: so far those whose state is in the arithmetic type.
+// All null where there is no such rule, or none for these formats.
 RuleLaunches device_rule(const char* name, int buffers, const TensorFormats& formats);
 SumLaunches device_sums(DType dtype);
 
@@ -14,11 +14,11 @@ const char* device_problem();
 
 // What each object of cuda/instantiate.cu offers: the rules for one pair of formats.
 template <class P, class G>
-RuleLaunches device_rule_of(const char* name, int buffers);
+RuleLaunches device_rule_of(const char* name, int buffers, const TensorFormats& formats);
 
 #define EXTRAP_DECLARE_PAIR(P, G) \
   template <>                     \
-  RuleLaunches device_rule_of<P, G>(const char* name, int buffers);
+  RuleLaunches device_rule_of<P, G>(const char* name, int buffers, const TensorFormats& formats);
 EXTRAP_FOR_EACH_PAIR(EXTRAP_DECLARE_PAIR)
 #undef EXTRAP_DECLARE_PAIR
 

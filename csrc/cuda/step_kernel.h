@@ -13,7 +13,7 @@
 
 namespace extrap::cuda {
 
-// Types: TensorTypes whose buffers are in the arithmetic type; parameters and gradients may have lower precision.
+// Types: TensorTypes whose buffers all have one format.
 template <template <class> class RuleOf, class Types, bool kNoise>
 struct StepKernel {
   using A = typename Types::A;
@@ -21,17 +21,20 @@ struct StepKernel {
   using G = typename Types::Gradient;
   using Base = typename Types::Base;
   using Buffer = typename Types::Signed;
-  static_assert(std::is_same_v<Buffer, A> && std::is_same_v<typename Types::Unsigned, A>,
-                "low-precision buffers need random bits to round by");
+  static_assert(std::is_same_v<Buffer, typename Types::Unsigned>,
+                "buffers of several formats are yet to be told apart");
   using Rule = RuleOf<A>;
-  static constexpr int kBuffers = Rule::Buffers::kCount;
+  using Signs = typename Rule::Buffers;
+  static constexpr int kBuffers = Signs::kCount;
+  // Whether buffers are rounded stochastically.
+  static constexpr bool kRounds = Signs::kAnyUnsigned && sizeof(Buffer) < sizeof(A);
   // A thread takes as many elements at a time as 128 bits have of the arithmetic type: in formats of fewer bits, the
   // accesses of a warp still leave no gaps.
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
-  // On a multiprocessor: leaves a thread 64 registers; 80 for rules with norms, 128 where a number takes two.
-  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : Rule::kNorm == Norm::none ? 4 : 3;
+  // On a multiprocessor: leaves a thread 64 registers; 80 with norms or noise, 128 where a number takes two.
+  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : Rule::kNorm == Norm::none && !kNoise ? 4 : 3;
 
   // A part of a tensor, addressed from its beginning: within it 32 bits are enough.
   struct Chunk {
@@ -57,7 +60,7 @@ struct StepKernel {
     TensorEntry tensor;
     int number;  // of the tensor in the launch; -1: none yet
     Chunk chunk;
-    RandomKey noise_key;
+    RandomKey noise_key, rounding_key;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
     bool aligned, noisy, base_is_y, adopts;
@@ -163,6 +166,8 @@ struct StepKernel {
     now.base_is_y = kBaseMayBeY && now.tensor.base == now.tensor.y;
     now.adopts = s.constants().adopts && !now.base_is_y;
     if constexpr (kNoise) set_noise(table, s, now);
+    if constexpr (kRounds)
+      now.rounding_key = RandomKey::of(table.config.seed, now.tensor.index | kRoundingStream, now.tensor.step);
   }
 
   static EXTRAP_HD_OUT_OF_LINE void prepare(const LaunchTable& table, int unit, const Shared& s, Prepared& now) {
@@ -192,8 +197,27 @@ struct StepKernel {
     if (now.adopts) n.y.load(c.y, part);
   }
 
-  // Steps element k of a part; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD A compute(const Shared& s, const Prepared& now, int k, Numbers& n, A& l) {
+  // 32 bits for element `at` of the chunk, which its unsigned buffers are rounded by.
+  static EXTRAP_HD uint32_t rounding_bits(const Shared& s, const Prepared& now, int at) {
+    const int64_t element = now.chunk.begin + at;
+    const uint64_t p = static_cast<uint64_t>(s.sharded ? position(now.tensor, element) : element);
+    return now.rounding_key.bits(static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32));
+  }
+
+  static EXTRAP_HD void set_buffers(const Shared& s, const Prepared& now, int k, int at, const A* buffers, Numbers& n) {
+    uint32_t random = 0;
+    if constexpr (kRounds) random = rounding_bits(s, now, at);
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) {
+      if (kRounds && !Signs::is_signed(b))
+        n.buffers[b].set_by(random, k, buffers[b]);
+      else
+        n.buffers[b].set(k, buffers[b]);
+    }
+  }
+
+  // Steps element k of a part, element `at` of the chunk; returns y without its noise, and in `l` the local gradient.
+  static EXTRAP_HD A compute(const Shared& s, const Prepared& now, int k, int at, Numbers& n, A& l) {
     const StepConstants<A>& c = s.constants();
     A x = n.x[k];
     if (now.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), n.y[k]);
@@ -205,8 +229,7 @@ struct StepKernel {
     const A y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
                           : extragradient_step(now.rule(), c, g, l, x, buffers);
     n.x.set(k, x);
-    EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) n.buffers[b].set(k, buffers[b]);
+    set_buffers(s, now, k, at, buffers, n);
     return y;
   }
 
@@ -266,7 +289,13 @@ struct StepKernel {
     load(now, part, n);
     A y[kPart], l[kPart];
     EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) y[k] = compute(s, now, k, n, l[k]);
+    for (int k = 0; k < kPart; ++k) {
+      y[k] = compute(s, now, k, part[k], n, l[k]);
+      // Fewer registers; where only noise is drawn, its arithmetic counts for more.
+      if constexpr (!kNoise || kRounds) {
+        EXTRAP_REREAD_MEMORY();
+      }
+    }
     store_state(s, now, part, n);
     if constexpr (kNoise)
       if (now.noisy) add_noise(table, s, now, part, l, y);

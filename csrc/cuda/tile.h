@@ -22,8 +22,8 @@ EXTRAP_HD Stored extract(const uint32_t* words, int i) {
 template <class Stored>
 EXTRAP_HD void insert(Stored value, int i, uint32_t* words) {
   if constexpr (sizeof(Stored) == 2) {
-    const uint32_t half = static_cast<uint32_t>(value) << (16 * (i % 2));
-    words[i / 2] = i % 2 == 0 ? half : words[i / 2] | half;
+    const int shift = 16 * (i % 2);
+    words[i / 2] = (words[i / 2] & ~(0xffffu << shift)) | static_cast<uint32_t>(value) << shift;
   } else {
     memcpy(words + i * (sizeof(Stored) / 4), &value, sizeof value);
   }
@@ -79,6 +79,14 @@ struct Tile {
 
   EXTRAP_HD void set(int k, Value value) { insert(Format<T>::encode(value), k, packet.word); }
 
+  // Rounded by 32 random bits, if the format has fewer than the arithmetic type.
+  EXTRAP_HD void set_by(uint32_t random, int k, Value value) {
+    if constexpr (sizeof(T) < sizeof(Value))
+      insert(Format<T>::encode(value, random), k, packet.word);
+    else
+      set(k, value);
+  }
+
   // k is even.
   EXTRAP_HD void set_pair(int k, Value low, Value high) {
     if constexpr (sizeof(T) == 2) {
@@ -95,6 +103,7 @@ struct Tile {
     if (part.in_one_access()) {
       packet = cuda::load(reinterpret_cast<const decltype(packet)*>(from + place(part.at)));
     } else {
+      packet = {};
       EXTRAP_UNROLL
       for (int k = 0; k < kCount; ++k)
         insert(part.has(k) ? cuda::load(reinterpret_cast<const Stored*>(from) + place(part[k])) : Stored{}, k,

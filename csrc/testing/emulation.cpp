@@ -75,8 +75,11 @@ struct EmulatedRunner {
 }  // namespace
 
 RuleLaunches emulated_rule(const char* name, int buffers, const TensorFormats& formats) {
-  return visit_full_state<RuleLaunches>(
-      formats, [&](auto types) { return find_rule<EmulatedRunner, typename decltype(types)::Type>(name, buffers); });
+  return visit_pair<RuleLaunches>(formats, [&](auto p, auto g) {
+    using P = typename decltype(p)::Type;
+    using G = typename decltype(g)::Type;
+    return find_rule<EmulatedRunner, P, G>(name, buffers, formats);
+  });
 }
 
 SumLaunches emulated_sums(DType dtype) { return find_sums<EmulatedRunner>(dtype); }

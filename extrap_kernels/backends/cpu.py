@@ -10,7 +10,6 @@ from torch import Tensor
 from extrap_kernels.backends.native import NativeExecutor, missing_native_reason
 from extrap_kernels.backends.registry import Backend, register
 from extrap_kernels.launch import Launch
-from extrap_kernels.state.formats import STATE_FORMATS
 
 if missing_native_reason() is None:
     from extrap_kernels import _C
@@ -50,6 +49,5 @@ register(
         takes=lambda device: device.type == "cpu",
         missing_reason=missing_native_reason,
         executor=lambda: CpuExecutor,
-        state_dtypes=tuple(STATE_FORMATS),
     )
 )

@@ -47,14 +47,6 @@ def _grad_dtype(param: Tensor, local: Optional[Tensor], layout: StateLayout) -> 
     return param.dtype if all([dtype == param.dtype for dtype in given]) else layout.base_dtype
 
 
-def _check_state_dtype(backend: Backend, group: Mapping[str, Any], name: str) -> None:
-    if group["state_dtype"] not in backend.state_dtypes:
-        raise ValueError(
-            f"Invalid state_dtype value: {group['state_dtype']} for {name} on backend {backend.name!r}, which supports "
-            f"{backend.state_dtypes}; use state_dtype=torch.float32, or parameters on the CPU"
-        )
-
-
 def check_gradients(owner: Owner, number: int) -> None:
     """Raise for gradients of group ``number`` that no backend can take, before any state is created.
 
@@ -127,7 +119,6 @@ class GroupPlan:
                     "list it once, or choose extrapolation='past_gradient'"
                 )
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
-            _check_state_dtype(backend, group, name)
             shard = Shard.of(param) if is_dtensor(param) else None
             self._owners.drop_foreign(param, states[first + i] or {})
             entry = ParamEntry(param, first + i, name, shard)

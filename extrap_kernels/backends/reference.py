@@ -16,7 +16,6 @@ from extrap_kernels.reference import rules
 from extrap_kernels.reference.norms import square_sum
 from extrap_kernels.reference.step import step_parameter
 from extrap_kernels.rules import RuleSpec
-from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.state.layout import State, StateLayout
 
 
@@ -75,7 +74,6 @@ register(
         takes=lambda device: True,
         missing_reason=lambda: None,
         executor=lambda: ReferenceExecutor,
-        state_dtypes=tuple(STATE_FORMATS),
         for_speed=False,
     )
 )

@@ -21,7 +21,6 @@ class Backend:
         missing_reason: returns why it is not available and the remedy, or None if it is available.
         executor: imports and returns its executor type.
         on_device: whether a step reads nothing on the host; the step count is then on the device of the parameter.
-        state_dtypes: supported values of the option ``state_dtype``.
         for_speed: whether its speed is worth measuring.
         automatic: whether ``"auto"`` may choose it.
         missing_on: returns why it cannot step parameters on this one of its devices and the remedy, or None if it can.
@@ -32,7 +31,6 @@ class Backend:
     missing_reason: Callable[[], Optional[str]]
     executor: Callable[[], ExecutorType]
     on_device: bool = False
-    state_dtypes: tuple[torch.dtype, ...] = (torch.float32,)
     for_speed: bool = True
     automatic: bool = True
     missing_on: Callable[[torch.device], Optional[str]] = lambda device: None

@@ -49,11 +49,11 @@ def test_nothing_spills(kernels):
 
 
 def test_registers(kernels):
-    """At most 64 for SGD and Adam, so that half of the threads of a multiprocessor are there at a time."""
+    """At most 64 for SGD and Adam, so that half of a multiprocessor's threads are there at a time; 80 with noise."""
     for kernel in kernels:
         _, rule, *storages = (kernel.name + " - -").split(" ")
         if kernel.name.startswith("step") and rule in ("Sgd", "SgdMomentum", "Adam") and "fp64" not in storages:
-            assert kernel.registers <= 64, kernel
+            assert kernel.registers <= (80 if kernel.name.endswith("noise") else 64), kernel
         assert kernel.registers <= (128 if "fp64" in storages else 85), kernel
 
 

@@ -50,6 +50,22 @@ def downcast(value, FORMAT: tl.constexpr):
 
 
 @triton.jit
+def downcast_by(bits, value, FORMAT: tl.constexpr):
+    """Return the float32 ``value`` as it is stored in ``FORMAT``, rounded stochastically by the upper half of ``bits``.
+
+    Away from zero with the probability of the discarded fraction. The one such format is bfloat16.
+    """
+    tl.static_assert(FORMAT == tl.bfloat16)
+    # Infinity stays what it is: there is nothing below its upper half to be carried.
+    rounded = (value.to(tl.uint32, bitcast=True) + (bits >> 16)) >> 16
+    stored = tl.where(value == value, rounded, 0x7FC0).to(tl.uint16)
+    if INTERPRETED:
+        return stored
+    else:
+        return stored.to(FORMAT, bitcast=True)
+
+
+@triton.jit
 def quotient(a, b):
     """Return ``a / b``, rounded to nearest."""
     if a.dtype == tl.float64:
@@ -68,8 +84,13 @@ def load(address, start, mask, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.
 @triton.jit
 def store(address, start, mask, value, FORMAT: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     """Write numbers from ``start`` on."""
-    at = pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK)
-    tl.store(at, downcast(value, FORMAT), mask=mask)
+    store_as_is(address, start, mask, downcast(value, FORMAT), FORMAT, BLOCK, ALIGNED)
+
+
+@triton.jit
+def store_as_is(address, start, mask, stored, FORMAT: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Write what is stored of numbers in ``FORMAT``, from ``start`` on."""
+    tl.store(pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK), stored, mask=mask)
 
 
 # The buffers of a rule: bit k of SIGNS says that the k-th one is signed, which decides on its format. Not a tuple of
@@ -105,16 +126,21 @@ def store_buffers(
     start,
     mask,
     values,
+    bits,
     BUFFERS: tl.constexpr,
     SIGNS: tl.constexpr,
     SIGNED: tl.constexpr,
     UNSIGNED: tl.constexpr,
+    ROUNDS: tl.constexpr,
     BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Write the numbers of each buffer from ``start`` on."""
+    """Write the numbers of each buffer from ``start`` on; if ``ROUNDS``, the random ``bits`` round unsigned ones."""
     for k in tl.static_range(BUFFERS):
         if (SIGNS >> k) & 1 != 0:
             store(addresses[k], start, mask, values[k], SIGNED, BLOCK, ALIGNED)
+        elif ROUNDS:
+            stored = downcast_by(bits, values[k], UNSIGNED)
+            store_as_is(addresses[k], start, mask, stored, UNSIGNED, BLOCK, ALIGNED)
         else:
             store(addresses[k], start, mask, values[k], UNSIGNED, BLOCK, ALIGNED)

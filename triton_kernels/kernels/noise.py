@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from extrap_kernels.triton_kernels.kernels.random_bits import random_bits, random_key
+from extrap_kernels.triton_kernels.kernels.random_bits import (
+    ROUNDING_STREAM,
+    random_bits,
+    random_key,
+)
 from extrap_kernels.triton_kernels.kernels.scalars import code, number, slot, whole_number
 
-KEY, NOISE_STD, NOISE_SCALE = slot("key"), slot("noise_std"), slot("noise_scale")
+KEY, SEED, NOISE_STD, NOISE_SCALE = slot("key"), slot("seed"), slot("noise_std"), slot("noise_scale")
 BY_TENSOR, BY_FILTER = code("noise_scale", "tensor"), code("noise_scale", "filter")
 BY_GRADIENT = code("noise_scale", "gradient")
 
@@ -71,6 +75,17 @@ def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.c
         even, odd = PAIR(random_bits(first, second, pair))
         n = tl.join(even, odd).reshape(BLOCK)
     return n
+
+
+@triton.jit
+def rounding_bits(noise, start, SHARDED: tl.constexpr, BLOCK: tl.constexpr):
+    """Return 32 bits for each of ``BLOCK`` elements from ``start`` that round its state; they are not its noise's."""
+    first, second = random_key(whole_number(noise.scalars, SEED), noise.index | ROUNDING_STREAM, noise.count)
+    if SHARDED:
+        at = positions(noise.place, start, tl.arange(0, BLOCK))
+    else:
+        at = start + tl.arange(0, BLOCK)
+    return random_bits(first, second, at)
 
 
 @triton.jit

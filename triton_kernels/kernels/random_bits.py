@@ -7,6 +7,9 @@ import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.philox import philox4x32
 
+# In the index of a parameter: sets the bits that round its state apart from those of its noise.
+ROUNDING_STREAM = tl.constexpr(0x80000000)
+
 
 @triton.jit
 def random_key(key, index, step):

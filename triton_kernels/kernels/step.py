@@ -20,7 +20,7 @@ from extrap_kernels.triton_kernels.kernels.formats import (
     store_buffers,
 )
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
-from extrap_kernels.triton_kernels.kernels.noise import Noise, with_noise
+from extrap_kernels.triton_kernels.kernels.noise import Noise, rounding_bits, with_noise
 from extrap_kernels.triton_kernels.kernels.scalars import (
     address_slot,
     device_number,
@@ -104,7 +104,14 @@ def step_elements(
             y = x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr
         else:
             u, z, buffers = DIRECTION(rule, g, l, x, buffers)
-            store_buffers(t.buffers, start, mask, buffers, BUFFERS, SIGNS, SIGNED, UNSIGNED, BLOCK, ALIGNED)
+            ROUNDS: tl.constexpr = (UNSIGNED != A) and (SIGNS != (1 << BUFFERS) - 1)
+            bits = None
+            if ROUNDS:
+                bits = rounding_bits(noise, start, SHARDED, BLOCK)
+            store_buffers(
+                *(t.buffers, start, mask, buffers, bits),
+                *(BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED),
+            )
             x = x * update.shrink - u * update.lr
             y = extrapolated(e, x, u, z)
             if NOISE is not None:
@@ -170,7 +177,7 @@ def step_kernel(
     """Step one chunk under the scalars of ``scalars``.
 
     Functions of the rule are constexpr, and so is ``NOISE``, which makes two numbers from two words; ``None``: there is
-    no noise. ``SHARDED``: what noise falls on are parts of tensors.
+    no noise. ``SHARDED``: what noise or random bits fall on are parts of tensors.
     """
     chunk = chunk_row(chunks, tl.program_id(0))
     t = tensor_row(tensors, chunk.tensor, BUFFERS)

@@ -1,0 +1,119 @@
+"""``python -m bench profile``: what the kernels do on the GPU of this machine, as Nsight Compute counts it.
+
+From the counts follows a model of other GPUs: the share of the issue slots, and of the units of double precision, that
+are busy if a kernel moves its bytes at the full bandwidth of a data sheet. Where one is above 1, it binds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from bench import baselines
+from extrap_kernels import backends, ncu
+from extrap_kernels.ncu import ISSUE, MEMORY, SECTORS
+
+NUMEL = 32_000_000
+TIME, REGISTERS = "gpu__time_duration.sum", "launch__registers_per_thread"
+INSTRUCTIONS, DOUBLES = "smsp__inst_executed.sum", "smsp__inst_executed_pipe_fp64.sum"
+Row = dict[str, Any]
+
+
+class Gpu(NamedTuple):
+    """From its data sheet: bytes per second, and instructions of a thread per second, of all kinds and of float64."""
+
+    name: str
+    bandwidth: float
+    issue: float
+    double: float
+
+
+def _gpu(name: str, gigabytes: float, multiprocessors: int, gigahertz: float, doubles_a_cycle: int) -> Gpu:
+    cycles = multiprocessors * gigahertz * 1e9
+    return Gpu(name, gigabytes * 1e9, 4 * 32 * cycles, doubles_a_cycle * cycles)
+
+
+GPUS = (_gpu("H100", 3350, 132, 1.98, 64), _gpu("RTX 4090", 1008, 128, 2.52, 2))
+
+
+class Case(NamedTuple):
+    """A step; the optimizer's name in :mod:`bench.baselines`."""
+
+    rule: str
+    dtype: torch.dtype
+    options: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The optimizer, the dtype, and the values of the options."""
+        dtype = {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.dtype]
+        return ", ".join([baselines.OURS[self.rule].__name__, dtype, *map(str, self.options.values())])
+
+
+def cases() -> list[Case]:
+    """Return the steps that are counted."""
+    variants: list[tuple[str, dict[str, Any]]] = [
+        *(
+            (rule, options)
+            for rule in ("sgd", "adamw")
+            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"})
+        ),
+        ("sgd", {"noise": "gaussian", "noise_scale": "filter"}),
+        ("sgd", {"max_grad_norm": 1.0}),
+        ("lars", {}),
+        ("lamb", {}),
+    ]
+    return [Case(rule, dtype, options) for dtype in (torch.float32, torch.bfloat16) for rule, options in variants]
+
+
+def take_steps(backend: str) -> None:
+    """Take two steps of each case on a matrix; the second one is counted."""
+    for case in cases():
+        param = torch.randn(NUMEL // 1000, 1000, device="cuda").to(case.dtype)
+        param.grad = torch.randn_like(param)
+        step = baselines.ours(case.rule, [param], backend=backend, **case.options).run
+        step()
+        ncu.watched(step)
+
+
+def _row(backend: str, title: str, kernel: dict[str, str]) -> Row:
+    sectors = 32 * ncu.number(kernel, *SECTORS) / NUMEL
+    instructions, doubles = (32 * ncu.number(kernel, metric) / NUMEL for metric in (INSTRUCTIONS, DOUBLES))
+    seconds = ncu.number(kernel, TIME) / 1e9
+    row: Row = {
+        "backend": backend,
+        "kernel": title,
+        "µs": seconds * 1e6,
+        "B/param, sectors": sectors,
+        "B/param, memory": ncu.number(kernel, *MEMORY) / NUMEL,
+        "GB/s": ncu.number(kernel, *MEMORY) / seconds / 1e9,
+        "registers": int(ncu.number(kernel, REGISTERS)),
+        "instructions": instructions,
+        "fp64": doubles,
+        "issue slots": f"{ncu.number(kernel, ISSUE):.0f}%",
+    }
+    for gpu in GPUS:
+        elements = gpu.bandwidth / sectors
+        row[f"model: slots of {gpu.name}"] = f"{100 * instructions * elements / gpu.issue:.0f}%"
+        row[f"fp64 of {gpu.name}"] = f"{100 * doubles * elements / gpu.double:.0f}%"
+    return row
+
+
+def rows() -> list[Row]:
+    """Return a row for each kernel of each case, for both backends of GPUs.
+
+    Raises:
+        RuntimeError: ``ncu`` is missing or failed.
+    """
+    found = []
+    metrics = [TIME, *SECTORS, *MEMORY, REGISTERS, INSTRUCTIONS, DOUBLES, ISSUE]
+    for backend in [name for name in ("cuda", "triton") if backends.missing_reason(name) is None]:
+        kernels = iter(ncu.count(f"from bench.profile import take_steps; take_steps({backend!r})", metrics))
+        for case in cases():
+            for kernel in kernels:
+                is_step = "step" in kernel["Kernel Name"].lower()
+                found.append(_row(backend, case.title if is_step else f"{case.title}: sums", kernel))
+                if is_step:
+                    break
+    return found
