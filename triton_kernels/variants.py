@@ -177,9 +177,9 @@ class Tiling(NamedTuple):
 def compiled_tiling(warp_size: int) -> Tiling:
     """Return the tiling for GPUs.
 
-    8 elements for each thread are one 16-byte access of a 16-bit dtype, two of float32 and four of float64. A program
-    of 128 threads leaves room for many on a multiprocessor, which hide what each of them waits for. Its chunk repays
-    what it costs to read the tables and to make the constants.
+    8 elements for each thread are two accesses in 16 or 32 bits, and four in float64. A program of 128 threads leaves
+    room for many on a multiprocessor, which hide what each of them waits for. Its chunk repays what it costs to read
+    the tables and to make the constants.
     """
     return Tiling(block=1024, chunk=8192, piece=32768, num_warps=128 // warp_size)
 
