@@ -33,7 +33,15 @@ TARGETS = {
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-_POINTERS = {"counters": "*i32", "rms": "*fp64", "norms": "*fp64", "partial": "*fp64", "sums": "*fp64"}
+_ARGUMENTS = {
+    "chunks": "*i32",
+    "counters": "*i32",
+    "length": "i32",
+    "rms": "*fp64",
+    "norms": "*fp64",
+    "partial": "*fp64",
+    "sums": "*fp64",
+}
 
 
 class Accesses(NamedTuple):
@@ -75,9 +83,9 @@ def source(variant: variants.Variant, target: str, **changed: Any) -> ASTSource:
     """Return what Triton compiles a variant from, with some of its constants ``changed``."""
     constants = {**variant.constants(), "BLOCK": variants.compiled_tiling(TARGETS[target].warp_size).block, **changed}
     names = variant.kernel.arg_names
-    signature = {n: "constexpr" if n in constants else _POINTERS.get(n, "*i64") for n in names}
-    # PyTorch aligns what it allocates.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    signature = {n: "constexpr" if n in constants else _ARGUMENTS.get(n, "*i64") for n in names}
+    # PyTorch aligns what it allocates, and a chunk is many vectors.
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name] != "constexpr"}
     return ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
 
 

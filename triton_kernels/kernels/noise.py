@@ -19,7 +19,6 @@ class Noise(NamedTuple):
     """The noise of a tensor. Scalars are read in each tile: between them they would only take registers."""
 
     scalars: Any
-    index: Any
     count: Any
     place: Any
     rms: Any
@@ -59,7 +58,7 @@ def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.c
     Each two elements share a word. Where they are ``ALIGNED``, a thread makes both numbers of it; otherwise it has one
     element, and makes them for that alone, as passing one on to another thread would take longer.
     """
-    first, second = random_key(whole_number(noise.scalars, KEY), noise.index, noise.count)
+    first, second = random_key(whole_number(noise.scalars, KEY), noise.place.index, noise.count)
     if ALIGNED:
         pair = (start >> 1) + tl.arange(0, BLOCK // 2)
         if SHARDED:
