@@ -33,7 +33,24 @@ TARGETS = {
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-_POINTERS = {"counters": "*i32", "rms": "*fp64", "norms": "*fp64", "partial": "*fp64", "sums": "*fp64"}
+_ARGUMENTS = {
+    "chunks": "*i32",
+    "counters": "*i32",
+    "length": "i32",
+    "rms": "*fp64",
+    "norms": "*fp64",
+    "partial": "*fp64",
+    "sums": "*fp64",
+}
+
+
+class Accesses(NamedTuple):
+    """Of global memory in the program text: of 128 bits, and of 64, which are four numbers in a 16-bit format."""
+
+    wide_loads: int
+    wide_stores: int
+    half_loads: int
+    half_stores: int
 
 
 class Row(NamedTuple):
@@ -45,8 +62,9 @@ class Row(NamedTuple):
         seconds: compile time, without the cache.
         registers: 32-bit (vector) registers of a thread.
         spilled: bytes of a thread's stack or local memory on NVIDIA, spilled vector registers on AMD.
-        loads: 128-bit loads from global memory in the program text.
-        stores: 128-bit stores to global memory in the program text.
+        accesses: how many, by width.
+        shared: bytes of shared memory.
+        conversions: how often numbers move between threads, so that these hold others.
         assembly: PTX or amdgcn.
     """
 
@@ -55,8 +73,9 @@ class Row(NamedTuple):
     seconds: float
     registers: int
     spilled: int
-    loads: int
-    stores: int
+    accesses: Accesses
+    shared: int
+    conversions: int
     assembly: str
 
 
@@ -64,9 +83,9 @@ def source(variant: variants.Variant, target: str, **changed: Any) -> ASTSource:
     """Return what Triton compiles a variant from, with some of its constants ``changed``."""
     constants = {**variant.constants(), "BLOCK": variants.compiled_tiling(TARGETS[target].warp_size).block, **changed}
     names = variant.kernel.arg_names
-    signature = {n: "constexpr" if n in constants else _POINTERS.get(n, "*i64") for n in names}
-    # PyTorch aligns what it allocates.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    signature = {n: "constexpr" if n in constants else _ARGUMENTS.get(n, "*i64") for n in names}
+    # PyTorch aligns what it allocates, and a chunk is many vectors.
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name] != "constexpr"}
     return ASTSource(fn=variant.kernel, signature=signature, constexprs=constants, attrs=aligned)
 
 
@@ -92,7 +111,7 @@ def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGE
                 for variant in which:
                     start = time.perf_counter()
                     kernel = compiled(variant, target)
-                    yield _read(variant, target, time.perf_counter() - start, kernel.asm)
+                    yield _read(variant, target, time.perf_counter() - start, kernel)
         finally:
             if before is None:
                 del os.environ["TRITON_CACHE_DIR"]
@@ -100,23 +119,34 @@ def rows(which: Iterable[variants.Variant], targets: Iterable[str] = tuple(TARGE
                 os.environ["TRITON_CACHE_DIR"] = before
 
 
-def _read(variant: variants.Variant, target: str, seconds: float, asm: Any) -> Row:
+def _read(variant: variants.Variant, target: str, seconds: float, kernel: Any) -> Row:
+    asm = kernel.asm
     if "ptx" in asm:
         assembly = asm["ptx"]
         usage = cuobjdump(asm["cubin"], "--dump-resource-usage")
         registers = int(_only(r"REG:(\d+)", usage))
         spilled = max(int(_only(r"STACK:(\d+)", usage)), int(_only(r"LOCAL:(\d+)", usage)))
-        wide = r"^\s*(?:@\S+ )?{}\.global\S*\.(?:v4\.[bu]32|v2\.[bu]64)"
-        loads, stores = wide.format("ld"), wide.format("st")
+        accesses = [
+            _count(rf"^\s*(?:@\S+ )?{op}\.global\S*\.(?:{widths})", assembly)
+            for widths in (r"v4\.[bu]32|v2\.[bu]64", r"v2\.[bu]32")
+            for op in ("ld", "st")
+        ]
     else:
         assembly = asm["amdgcn"]
         registers, spilled = (
             int(_only(r"\.vgpr_count:\s+(\d+)", assembly)),
             int(_only(r"\.vgpr_spill_count:\s+(\d+)", assembly)),
         )
-        loads, stores = (rf"^\s*(?:global|buffer|flat)_{kind}_dwordx4" for kind in ("load", "store"))
-    wide_loads, wide_stores = (len(re.findall(pattern, assembly, re.MULTILINE)) for pattern in (loads, stores))
-    return Row(variant, target, seconds, registers, spilled, wide_loads, wide_stores, assembly)
+        accesses = [_count(rf"^\s*(?:global|buffer|flat)_{op}_dwordx4", assembly) for op in ("load", "store")]
+        # A number of float64 has the instruction of four numbers of 16 bits: the IR tells them apart.
+        accesses += [_count(rf"call .*buffer\.{op}\.v2i32\(", asm["llir"]) for op in ("load", "store")]
+    conversions = _count("ttg.convert_layout", asm["ttgir"])
+    shared = kernel.metadata.shared
+    return Row(variant, target, seconds, registers, spilled, Accesses(*accesses), shared, conversions, assembly)
+
+
+def _count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text, re.MULTILINE))
 
 
 def _only(pattern: str, text: str) -> str:
@@ -170,15 +200,18 @@ def _title(variant: variants.Variant) -> tuple[str, str]:
 
 
 def markdown() -> str:
-    """Return a table with a line per kernel: registers and spills on each target, and its 128-bit accesses."""
-    lines = [f"| kernel | parameter, gradient | noise | {' | '.join(TARGETS)} | 128-bit loads, stores |"]
-    lines.append("|---" * (4 + len(TARGETS)) + "|")
+    """Return a table with a line per kernel: registers and spills on each target, and its wide accesses."""
+    widths = "128-bit loads, stores | 64-bit loads, stores"
+    lines = [f"| kernel | parameter, gradient | noise | {' | '.join(TARGETS)} | {widths} |"]
+    lines.append("|---" * (5 + len(TARGETS)) + "|")
     for variant in _documented():
         found = list(rows([variant]))
         name, dtypes = _title(variant)
         sizes = " | ".join(f"{row.registers}" + (f" + {row.spilled}" if row.spilled else "") for row in found)
-        accesses = ", ".join(sorted({f"{row.loads}, {row.stores}" for row in found}))
-        lines.append(f"| {name} | {dtypes} | {getattr(variant, 'noise', None) or ''} | {sizes} | {accesses} |")
+        accesses = {row.accesses for row in found}
+        wide = "; ".join(sorted({f"{each.wide_loads}, {each.wide_stores}" for each in accesses}))
+        half = "; ".join(sorted({f"{each.half_loads}, {each.half_stores}" for each in accesses}))
+        lines.append(f"| {name} | {dtypes} | {getattr(variant, 'noise', None) or ''} | {sizes} | {wide} | {half} |")
     return "\n".join(lines)
 
 
@@ -198,10 +231,11 @@ def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
     size = {"float32": 4, "bfloat16": 2}[param]
     floor = 2 * size + 8 * (1 + len(step.rule.buffers))
     # A thread takes 8 elements. The local gradient does not count: it is read only if there is one.
-    by_wide_accesses = (row.loads + row.stores) * 16 / 8 - size
+    wide, half = sum(row.accesses[:2]), sum(row.accesses[2:])
+    by_wide_accesses = (wide * 16 + half * 8) / 8 - size
     name = f"{step.rule.spec.name}, {param}" + (f", {step.noise} noise" if step.noise else "")
     # If the wide accesses move less than the floor, narrow ones must move the rest.
-    bits = 128 if by_wide_accesses >= floor else 32
+    bits = (64 if half else 128) if by_wide_accesses >= floor else 32
     return KernelRow(name, row.target, row.registers, row.spilled, bits, max(by_wide_accesses, floor), floor)
 
 

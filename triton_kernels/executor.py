@@ -18,7 +18,15 @@ from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
 from extrap_kernels.triton_kernels.binding import binding_type
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
-from extrap_kernels.triton_kernels.tables import LaunchTable, NoiseRows, Spread, Sums, chunks, device_table, real_numel
+from extrap_kernels.triton_kernels.tables import (
+    LaunchTable,
+    NoiseRows,
+    Spread,
+    Sums,
+    chunks,
+    device_table,
+    real_numel,
+)
 from extrap_kernels.triton_kernels.variants import Formats, Rule, Tiling
 
 
@@ -74,14 +82,12 @@ class TritonExecutor:
         numels = [real_numel(param) for param in params]
         chunk_rows = chunks(numels, self._tiling.chunk)
         counts = [0] * len(params)
-        for tensor, *_ in chunk_rows:
+        for tensor, _ in chunk_rows:
             counts[tensor] += 1
-        rows = [
-            TensorRow(numel, entry.index, count, *[0] * 6) for entry, numel, count in zip(self._entries, numels, counts)
-        ]
+        rows = [TensorRow(*sizes, *[0] * 6) for sizes in zip(numels, counts)]
         self._programs = len(chunk_rows)
         self._table = LaunchTable(rows, self.device)
-        self._chunks = device_table(chunk_rows, self.device)
+        self._chunks = device_table(chunk_rows, self.device, torch.int32)
         self._counters = torch.zeros(len(params), dtype=torch.int32, device=self.device)
         self._whole_tensors = [(i, 0, Spread(numel, max(1, numel), 1)) for i, numel in enumerate(numels)]
         self._gradient_sums: Optional[Sums] = None
@@ -127,8 +133,7 @@ class TritonExecutor:
         """Return the rows that noise is scaled by; none of them has a sum in a step without noise."""
         scale = launch.noise_scale if launch.noise is not None else "absolute"
         if scale not in self._noise_rows:
-            shards = [entry.shard for entry in self._entries]
-            rows = NoiseRows(scale, self._copies.dense_params, shards, self._tiling.piece, self.device)
+            rows = NoiseRows(scale, self._copies.dense_params, self._entries, self._tiling.piece, self.device)
             self._noise_rows[scale] = rows
         return self._noise_rows[scale]
 
@@ -170,7 +175,7 @@ class TritonExecutor:
         variant = variants.Step(self._rule, self._formats, launch.phase, launch.noise, sharded)
         rows = self._rows_of_noise(launch)
         tables = (self._table.scalars, self._table.tensors, self._chunks, self._counters, rows.table)
-        self._launch(variant, self._programs, *tables, *self._norms(launch, rows))
+        self._launch(variant, self._programs, *tables, *self._norms(launch, rows), self._tiling.chunk)
         self._copies.put_back(self._binding.stepped())
         if capture.is_capturing(self.device):
             capture.keep(*tables, self._table, self._gradient_sums, self._trust_sums, rows, self._copies.own)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.launch import Launch
 from extrap_kernels.shards import Shard
 from extrap_kernels.triton_kernels.binding import Binding
@@ -16,14 +17,12 @@ from extrap_kernels.triton_kernels.kernels.scalars import ADDRESSED, SLOTS
 from extrap_kernels.triton_kernels.kernels.table import (
     BUFFER_COLUMN,
     TENSOR_COLUMNS,
+    VECTOR,
     Chunk,
     NoiseRow,
     Piece,
     TensorRow,
 )
-
-# Vector accesses need multiples of this many elements; what is left over is a chunk of its own.
-VECTOR = 8
 
 # From here on, a row is what a binding writes.
 _STEP_COLUMN = TensorRow._fields.index("step")
@@ -39,14 +38,14 @@ class Spread(NamedTuple):
 
 def spans(numel: int, length: int) -> list[tuple[int, int]]:
     """Cut ``numel`` elements into spans of ``length``; the last, shorter than a vector, starts where vectors end."""
-    whole = numel - numel % VECTOR
+    whole = numel - numel % VECTOR.value
     cuts = [(begin, min(begin + length, whole)) for begin in range(0, whole, length)]
     return cuts + [(whole, numel)] if whole < numel else cuts
 
 
 def chunks(numels: Sequence[int], length: int) -> list[Chunk]:
     """Return the chunks of a step; at least one for each tensor, since a step advances the count of empty ones, too."""
-    return [Chunk(i, *span) for i, numel in enumerate(numels) for span in spans(numel, length) or [(0, 0)]]
+    return [Chunk(i, k) for i, numel in enumerate(numels) for k in range(max(1, len(spans(numel, length))))]
 
 
 def real_numel(tensor: Tensor) -> int:
@@ -54,9 +53,9 @@ def real_numel(tensor: Tensor) -> int:
     return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
-def device_table(rows: Iterable[Sequence[int]], device: torch.device) -> Tensor:
-    """Return an int64 table on the device."""
-    return torch.tensor([list(row) for row in rows], dtype=torch.int64, device=device)
+def device_table(rows: Iterable[Sequence[int]], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Return a table on the device."""
+    return torch.tensor([list(row) for row in rows], dtype=dtype, device=device)
 
 
 class PinnedTable:
@@ -137,8 +136,8 @@ class LaunchTable:
 
     def __init__(self, rows: Sequence[TensorRow], device: torch.device) -> None:
         width = TENSOR_COLUMNS.value
-        # So that rows start at cache lines.
-        self._first = -(-SLOTS // width) * width
+        # Rows start at multiples of 16 bytes, as kernels like it.
+        self._first = SLOTS + SLOTS % 2
         self._cells = array("q", bytes(8 * (self._first + width * len(rows))))
         self._table = PinnedTable(len(self._cells), device)
         self._is_written = False
@@ -217,7 +216,7 @@ class NoiseRows:
     Args:
         scale: ``noise_scale`` of the launch.
         params: the parameters, dense.
-        shards: where they lie if they are parts of tensors.
+        entries: of the parameters.
         length: most elements of a piece.
         device: where the kernels are.
 
@@ -231,23 +230,24 @@ class NoiseRows:
         self,
         scale: str,
         params: Sequence[Tensor],
-        shards: Sequence[Optional[Shard]],
+        entries: Sequence[ParamEntry],
         length: int,
         device: torch.device,
     ) -> None:
         rows: list[NoiseRow] = []
         terms: list[list[tuple[int, int, Spread]]] = []
         sizes: list[float] = []
-        for i, (param, shard) in enumerate(zip(params, shards)):
+        for i, (param, entry) in enumerate(zip(params, entries)):
+            shard = entry.shard
             place = self._place(param, shard)
             if scale not in ("tensor", "filter"):
-                rows.append(NoiseRow(0, 1, 1, *place))
+                rows.append(NoiseRow(entry.index, 0, 1, 1, *place))
             elif scale == "filter" and param.dim() < 2:
-                rows.append(NoiseRow(-1, 1, 1, *place))
+                rows.append(NoiseRow(entry.index, -1, 1, 1, *place))
             else:
                 # Of empty parts, too: all processes must have the same sums.
                 spread = self._spread(scale, param)
-                rows.append(NoiseRow(len(terms), spread.stride, spread.rows, *place))
+                rows.append(NoiseRow(entry.index, len(terms), spread.stride, spread.rows, *place))
                 terms += [[(i, row, spread)] for row in range(spread.rows)]
                 if shard is not None:
                     sizes += [shard.numel / (shard.rows if scale == "filter" else 1)] * spread.rows

@@ -49,10 +49,10 @@ class Formats(NamedTuple):
     unsigned: str  # the others
 
     @classmethod
-    def of(cls, param: str, grad: Optional[str] = None, buffers: Optional[str] = None) -> Formats:
-        """Return the formats of a state; by default gradients are as parameters, and buffers as the arithmetic."""
+    def of(cls, param: str, grad: Optional[str] = None) -> Formats:
+        """Return the formats of a state in the dtype of the arithmetic; gradients are as parameters by default."""
         a = arithmetic(param)
-        return cls(param, grad or param, a, buffers or a, buffers or a)
+        return cls(param, grad or param, a, a, a)
 
     def constants(self) -> dict[str, Any]:
         """Return the compile-time arguments."""
@@ -75,8 +75,10 @@ class Rule(NamedTuple):
         """Yield the formats that its tensors may have."""
         for pair in DTYPE_PAIRS:
             yield Formats.of(*pair)
-            if self.buffers and arithmetic(pair[0]) == "float32":
-                yield from (Formats.of(*pair, buffers) for buffers in _BUFFER_FORMATS)
+            signs = {buffer.signed for buffer in self.buffers}
+            for format in _BUFFER_FORMATS if signs and arithmetic(pair[0]) == "float32" else []:
+                names = {"signed" if sign else "unsigned": format for sign in signs}
+                yield Formats.of(*pair)._replace(**names)
 
     def rounds(self, formats: Formats) -> bool:
         """Whether a step rounds buffers by random bits, which depend on the position of an element."""
@@ -185,7 +187,7 @@ class Tiling(NamedTuple):
     """How the work is cut, in elements, and the options that all kernels are compiled with."""
 
     block: int  # of a tile
-    chunk: int  # of a program that steps
+    chunk: int  # of a program that steps, at least
     piece: int  # of a program that sums
     num_warps: int
     # Without contraction all backends give the same bits.
@@ -195,9 +197,9 @@ class Tiling(NamedTuple):
 def compiled_tiling(warp_size: int) -> Tiling:
     """Return the tiling for GPUs.
 
-    8 elements for each thread are one 16-byte access of a 16-bit dtype, two of float32 and four of float64. A program
-    of 128 threads leaves room for many on a multiprocessor, which hide what each of them waits for. Its chunk repays
-    what it costs to read the tables and to make the constants.
+    8 elements for each thread are two accesses in 16 or 32 bits, and four in float64. A program of 128 threads leaves
+    room for many on a multiprocessor, which hide what each of them waits for. Its chunk repays what it costs to read
+    the tables and to make the constants.
     """
     return Tiling(block=1024, chunk=8192, piece=32768, num_warps=128 // warp_size)
 

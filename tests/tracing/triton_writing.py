@@ -81,7 +81,7 @@ class TritonWriting:
             at["local"] = 0
         if not StateLayout.of(case.spec, case.group, case.param).has_base:
             at["y"] = at["base"]
-        row = self.table.TensorRow(numel=1, index=INDEX, chunks=1, aligned=0, **at)
+        row = self.table.TensorRow(numel=1, chunks=1, aligned=0, **at)
         scalars, tensors = self._scalars(case.launch.row), _integers(*row[:-1], *buffers)
         normed = {}
         if case.spec.norm is not None and case.launch.layer_adaptation:
@@ -90,11 +90,12 @@ class TritonWriting:
         self.variants.step_kernel(
             scalars,
             tensors,
-            _integers(*self.table.Chunk(tensor=0, begin=0, end=1)),
+            _integers(*self.table.Chunk(tensor=0, part=0)),
             _integers(0),
-            _integers(*self.table.NoiseRow(first=0, row_stride=1, rows=1, offset=0, extent=1, stride=1)),
+            _integers(*self.table.NoiseRow(index=INDEX, first=0, row_stride=1, rows=1, offset=0, extent=1, stride=1)),
             Pointer([Recorded.constant(RMS, torch.float64)]),
             Pointer(norms),
+            1,
             **constants,
             BLOCK=_BLOCK,
         )

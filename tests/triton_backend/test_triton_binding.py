@@ -1,5 +1,6 @@
 """Backend `triton` and the tensors of a step: absent gradients, a base that is not stored, freed memory; its table."""
 
+import math
 from array import array
 
 import helpers
@@ -7,15 +8,17 @@ import pytest
 import torch
 from parts import entry_of, launch_of
 
+from bench import workloads
 from extrap_kernels.state.layout import StateLayout
 
 pytestmark = pytest.mark.skipif(
     "triton" not in helpers.DEVICES, reason="needs a GPU, or TRITON_INTERPRET=1 before Python starts"
 )
 if "triton" in helpers.DEVICES:
-    from extrap_kernels.triton_kernels import executor, tables
+    from extrap_kernels.triton_kernels import executor, tables, variants
     from extrap_kernels.triton_kernels.binding import NativeBinding
     from extrap_kernels.triton_kernels.executor import TritonExecutor
+    from extrap_kernels.triton_kernels.kernels.table import TENSOR_COLUMNS
     from extrap_kernels.triton_kernels.python_binding import PythonBinding
 
 LAYOUTS = ("three", "matrix", "empty", "columns", "offset")
@@ -76,6 +79,52 @@ def test_tensors_without_gradients_are_skipped(rule, options):
     assert [int(state["step"]) for state in actual[1]] == [int(state["step"]) for state in expected[1]]
     for a, b in zip(actual[0], expected[0]):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "lamb"])
+def test_gradients_that_come_and_go_cost_one_copy_of_the_table(monkeypatch, rule):
+    copied, write = [], tables.PinnedTable.write
+
+    def noted_write(table, cells):
+        before = table._written
+        write(table, cells)
+        copied.append(table._written is not before)
+
+    monkeypatch.setattr(tables.PinnedTable, "write", noted_write)
+    params = helpers.zoo("triton", torch.float32, ["three", "matrix", "empty"])
+    optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend="triton")
+    helpers.set_gradients(params, seed=0)
+    gradients = [p.grad for p in params]
+    optimizer.step()
+    plan, executors = optimizer.stepper._plans[0], list(optimizer.stepper._plans[0].executors)
+    for absent in [(0,), (0,), (0, 1), (), (2,), ()]:
+        changes = [p.grad is None for p in params] != [i in absent for i in range(3)]
+        for i, p in enumerate(params):
+            p.grad = None if i in absent else gradients[i]
+        copied.clear()
+        optimizer.step()
+        assert copied == [changes], absent
+    assert optimizer.stepper._plans[0] is plan and list(plan.executors) == executors, "planned anew"
+
+
+@pytest.mark.parametrize("shapes", [[(10**8,)], workloads.gpt2(), workloads.llama2_7b()], ids=["one", "GPT-2", "Llama"])
+def test_tables_are_small(shapes):
+    """In bytes a parameter: of the chunks, and of the rows of the tensors."""
+    numels = [math.prod(shape) for shape in shapes]
+    programs = len(tables.chunks(numels, variants.compiled_tiling(32).chunk))
+    assert (8 * programs + 8 * TENSOR_COLUMNS.value * len(numels)) / sum(numels) < 0.0012
+
+
+def test_chunks_have_the_bits_of_a_whole(monkeypatch):
+    """Three of them, of which the last one is 3 elements that are left over."""
+    monkeypatch.setattr(variants, "interpreter_tiling", lambda _: variants.Tiling(1024, 10240, 1024, num_warps=4))
+    results = []
+    for backend in ("reference", "triton"):
+        param = torch.nn.Parameter(torch.linspace(-1, 1, 20003, device=helpers.DEVICES[backend]))
+        optimizer = helpers.RULES["sgd"].optimizer([param], lr=0.1, momentum=0.9, noise="uniform", backend=backend)
+        helpers.train(optimizer, steps=2)
+        results.append(param.detach().cpu())
+    helpers.assert_same_bits(*results)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "lamb"])

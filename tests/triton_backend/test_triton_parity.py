@@ -12,6 +12,7 @@ import torch
 from parts import Part, step_parts
 
 from extrap_kernels.launch import Phase
+from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.state.layout import arithmetic_dtype
 
 pytestmark = pytest.mark.skipif(
@@ -133,19 +134,23 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
 
     asked, everything = set(), lambda n: slice(0, n)
     monkeypatch.setattr(variants, "launch", lambda variant, programs, *_: programs and asked.add(variant))
-    for rule, variant in VARIANTS:
-        for dtype in helpers.DTYPES:
-            for perturbation in helpers.FEW_PERTURBATIONS:
-                params = helpers.zoo("triton", dtype, ["matrix"])
-                options = {**helpers.RULES[rule].variants[variant], **perturbation, "max_grad_norm": 1.0}
-                optimizer = helpers.RULES[rule].optimizer(params, backend="triton", **options)
-                helpers.train(optimizer, steps=1)
-                for grad_dtype in (dtype, arithmetic_dtype(dtype)):
-                    part = Part(TritonExecutor, optimizer, everything, everything, grad_dtype)
-                    phase = Phase.EXTRAPOLATE if perturbation["noise"] is None else Phase.UPDATE
-                    step_parts([[part]], optimizer, phase=phase)
-                optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
-                helpers.train(optimizer, steps=1)
+    states = [
+        {"dtype": dtype, "state_dtype": state_dtype}
+        for dtype in helpers.DTYPES
+        for state_dtype in STATE_FORMATS
+        if state_dtype == torch.float32 or arithmetic_dtype(dtype) == torch.float32
+    ]
+    for (rule, variant), state, perturbation in itertools.product(VARIANTS, states, helpers.FEW_PERTURBATIONS):
+        params = helpers.zoo("triton", state["dtype"], ["matrix"])
+        options = {**helpers.RULES[rule].variants[variant], **perturbation, "max_grad_norm": 1.0}
+        optimizer = helpers.RULES[rule].optimizer(params, backend="triton", state_dtype=state["state_dtype"], **options)
+        helpers.train(optimizer, steps=1)
+        for grad_dtype in (state["dtype"], arithmetic_dtype(state["dtype"])):
+            part = Part(TritonExecutor, optimizer, everything, everything, grad_dtype)
+            for phase in Phase if perturbation["noise"] is None else [Phase.UPDATE]:
+                step_parts([[part]], optimizer, phase=phase)
+        optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
+        helpers.train(optimizer, steps=1)
     assert asked == set(variants.every_variant())
 
 

@@ -122,7 +122,7 @@ if "triton" in helpers.DEVICES:
 
     @triton.jit
     def write_positions(out, row, starts, BLOCK: tl.constexpr):
-        place = NoiseRow(0, 1, 1, tl.load(row), tl.load(row + 1), tl.load(row + 2))
+        place = NoiseRow(0, 0, 1, 1, tl.load(row), tl.load(row + 1), tl.load(row + 2))
         o, start = tl.arange(0, BLOCK), tl.load(starts + tl.program_id(0))
         tl.store(out + tl.program_id(0) * BLOCK + o, positions(place, start, o))
 

@@ -21,11 +21,15 @@ INTERPRETED = tl.constexpr(not isinstance(square_root, triton.runtime.JITFunctio
 
 @triton.jit
 def pointer(address, FORMAT: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return a pointer to numbers in ``FORMAT``; ``ALIGNED``: to 16 bytes, as vector accesses need it."""
+    """Return a pointer to numbers in ``FORMAT``; ``ALIGNED``: to as many as one access of a thread takes.
+
+    That is 16 bytes, but 8 for a 16-bit format: 4 numbers, as for float32. With 16, Triton would have each thread hold
+    8 numbers in a row, of float32 buffers too, and a warp that reads 16 bytes for each thread would leave gaps.
+    """
     STORED: tl.constexpr = tl.uint16 if INTERPRETED and FORMAT == tl.bfloat16 else FORMAT
     p = address.to(tl.pointer_type(STORED))
     if ALIGNED:
-        p = tl.multiple_of(p, 16)
+        p = tl.multiple_of(p, 8 if FORMAT == tl.bfloat16 or FORMAT == tl.float16 else 16)
     return p
 
 

@@ -23,7 +23,6 @@ class Noise(NamedTuple):
     """The noise of a tensor. Scalars are read in each tile: between them they would only take registers."""
 
     scalars: Any
-    index: Any
     count: Any
     place: Any
     rms: Any
@@ -58,29 +57,31 @@ def positions(place, start, o):
 
 @triton.jit
 def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return the float32 noise of ``BLOCK`` elements from ``start``, which is even, before it is scaled.
+    """Return the float32 noise of ``BLOCK`` elements from ``start``, before it is scaled.
 
-    Each two elements share a word, but for those of shards that are not ``ALIGNED``.
+    Each two elements share a word. Where they are ``ALIGNED``, a thread makes both numbers of it; otherwise it has one
+    element, and makes them for that alone, as passing one on to another thread would take longer.
     """
-    first, second = random_key(whole_number(noise.scalars, KEY), noise.index, noise.count)
-    if SHARDED and not ALIGNED:
-        at = positions(noise.place, start, tl.arange(0, BLOCK))
-        even, odd = PAIR(random_bits(first, second, at >> 1))
-        n = tl.where(at & 1 != 0, odd, even)
-    else:
+    first, second = random_key(whole_number(noise.scalars, KEY), noise.place.index, noise.count)
+    if ALIGNED:
+        pair = (start >> 1) + tl.arange(0, BLOCK // 2)
         if SHARDED:
             pair = positions(noise.place, start, tl.arange(0, BLOCK // 2) * 2) >> 1
-        else:
-            pair = (start >> 1) + tl.arange(0, BLOCK // 2)
         even, odd = PAIR(random_bits(first, second, pair))
         n = tl.join(even, odd).reshape(BLOCK)
+    else:
+        at = start + tl.arange(0, BLOCK)
+        if SHARDED:
+            at = positions(noise.place, start, tl.arange(0, BLOCK))
+        even, odd = PAIR(random_bits(first, second, at >> 1))
+        n = tl.where(at & 1 != 0, odd, even)
     return n
 
 
 @triton.jit
 def rounding_bits(noise, start, SHARDED: tl.constexpr, BLOCK: tl.constexpr):
     """Return 32 bits for each of ``BLOCK`` elements from ``start`` that round its state; they are not its noise's."""
-    first, second = random_key(whole_number(noise.scalars, SEED), noise.index | ROUNDING_STREAM, noise.count)
+    first, second = random_key(whole_number(noise.scalars, SEED), noise.place.index | ROUNDING_STREAM, noise.count)
     if SHARDED:
         at = positions(noise.place, start, tl.arange(0, BLOCK))
     else:

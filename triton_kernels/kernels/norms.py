@@ -11,7 +11,7 @@ import triton.language as tl
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.formats import load, load_buffers, pointer, square_root, upcast
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
-from extrap_kernels.triton_kernels.kernels.table import is_last, piece_row, tensor_row
+from extrap_kernels.triton_kernels.kernels.table import VECTOR, is_last, piece_row, tensor_row
 
 
 @triton.jit
@@ -27,14 +27,14 @@ def total_of(partial, first, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def squares(address, piece, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return the sum over a piece; ``ALIGNED``: its elements follow each other, and it starts and ends at 16 bytes."""
+    """Return the sum over a piece; ``ALIGNED``: its elements follow each other, and it starts and ends at a vector."""
     o = tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float64)
     for done in range(0, piece.end - piece.begin, BLOCK):
         start = piece.begin + done
         left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
         if ALIGNED:
-            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+            start, left = tl.multiple_of(start, VECTOR), tl.multiple_of(left, VECTOR)
             at = pointer(address, FORMAT, True) + start + o
         else:
             # The row lies in stretches of `row_stride` elements.
@@ -70,7 +70,7 @@ def square_sums(
         address = t.gradient
     total = tl.full((), 0.0, tl.float64)
     if t.gradient != 0:
-        if (piece.rows == 1) & (address % 16 == 0) & (piece.end % 8 == 0):
+        if (piece.rows == 1) & (address % 16 == 0) & (piece.end % VECTOR == 0):
             total = squares(address, piece, FORMAT, A, BLOCK, True)
         else:
             total = squares(address, piece, FORMAT, A, BLOCK // 8, False)
@@ -114,7 +114,7 @@ def norm_squares(
         start = piece.begin + done
         left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
         if ALIGNED:
-            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+            start, left = tl.multiple_of(start, VECTOR), tl.multiple_of(left, VECTOR)
         mask = o < left
         x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         u = unscaled(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED))
@@ -158,7 +158,7 @@ def trust_norms(
         prepare = preparation(scalars, A, OWN_DECAY)
         rule = CONSTANTS(scalars, count, tl.full((), 1.0, tl.float64), A)
         adopt = adopts(scalars) & (t.base != t.y)
-        if (t.aligned != 0) & (piece.end % 8 == 0):
+        if (t.aligned != 0) & (piece.end % VECTOR == 0):
             total_x, total = norm_squares(
                 *(t, piece, adopt, prepare, rule, A, PARAM, GRAD, BASE, SIGNED, UNSIGNED),
                 *(BUFFERS, SIGNS, DIRECTION, NORM, BLOCK, True),

@@ -29,7 +29,7 @@ from extrap_kernels.triton_kernels.kernels.scalars import (
     slot,
     whole_number,
 )
-from extrap_kernels.triton_kernels.kernels.table import chunk_row, is_last, noise_row, tensor_row
+from extrap_kernels.triton_kernels.kernels.table import VECTOR, chunk_row, is_last, noise_row, span_of, tensor_row
 
 LR, LR_AT = slot("lr"), address_slot("lr")
 WEIGHT_DECAY, DECOUPLED = slot("weight_decay"), slot("decoupled_weight_decay")
@@ -80,15 +80,15 @@ def step_elements(
 ):
     """Step the elements from ``begin`` to ``end``.
 
-    ``ALIGNED``: both are multiples of 8, and pointers of 16 bytes; where noise falls on a shard, any 4 elements from
-    a multiple of 4 lie at 4 positions from a multiple of 4 in the whole tensor, too.
+    ``ALIGNED``: both are multiples of ``VECTOR``, pointers of 16 bytes; where noise falls on a shard, any ``VECTOR``
+    elements from a multiple of it lie at positions from a multiple of it in the whole tensor, too.
     """
     o = tl.arange(0, BLOCK)
     for done in range(0, end - begin, BLOCK):
         start = begin + done
         left = tl.minimum(end - start, BLOCK).to(tl.int32)
         if ALIGNED:
-            start, left = tl.multiple_of(start, 8), tl.multiple_of(left, 8)
+            start, left = tl.multiple_of(start, VECTOR), tl.multiple_of(left, VECTOR)
         mask = o < left
         # Elsewhere, the parameter is x or holds another point.
         if PHASE == "extrapolate" or (NOISE is None and PARAM != BASE):
@@ -108,9 +108,9 @@ def step_elements(
             bits = None
             if ROUNDS:
                 bits = rounding_bits(noise, start, SHARDED, BLOCK)
+            # Not by `*`, which takes no None.
             store_buffers(
-                *(t.buffers, start, mask, buffers, bits),
-                *(BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED),
+                t.buffers, start, mask, buffers, bits, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED
             )
             x = x * update.shrink - u * update.lr
             y = extrapolated(e, x, u, z)
@@ -120,7 +120,7 @@ def step_elements(
         # Where no base is stored, x is y: one store does.
         kept = tl.where(t.base != t.y, left, 0)
         if ALIGNED:
-            kept = tl.multiple_of(kept, 8)
+            kept = tl.multiple_of(kept, VECTOR)
         store(t.base, start, o < kept, x, BASE, BLOCK, ALIGNED)
         store(t.y, start, mask, y, PARAM, BLOCK, ALIGNED)
 
@@ -156,6 +156,7 @@ def step_kernel(
     noise_rows,
     rms,
     norms,
+    length,
     A: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
@@ -174,17 +175,18 @@ def step_kernel(
     SHARDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Step one chunk under the scalars of ``scalars``.
+    """Step one chunk, of up to ``length`` elements, under the scalars of ``scalars``.
 
     Functions of the rule are constexpr, and so is ``NOISE``, which makes two numbers from two words; ``None``: there is
     no noise. ``SHARDED``: what noise or random bits fall on are parts of tensors.
     """
     chunk = chunk_row(chunks, tl.program_id(0))
     t = tensor_row(tensors, chunk.tensor, BUFFERS)
+    begin, end = span_of(chunk.part, t.numel, length)
     if t.gradient != 0:
         if is_skipped(scalars):
             if returns_to_base(scalars):
-                return_to_base(t, chunk.begin, chunk.end, A, PARAM, BASE, BLOCK // 8)
+                return_to_base(t, begin, end, A, PARAM, BASE, BLOCK // 8)
         else:
             step = t.step.to(tl.pointer_type(tl.float32))
             count = tl.load(step) + 1
@@ -192,22 +194,22 @@ def step_kernel(
             prepare = preparation(scalars, A, OWN_DECAY)
             rule = CONSTANTS(scalars, count, trust_of(scalars, norms, chunk.tensor, TRUST_RATIO), A)
             place = noise_row(noise_rows, chunk.tensor)
-            noise = Noise(scalars, t.index, count, place, rms)
+            noise = Noise(scalars, count, place, rms)
             # Where no base is stored, the parameter is x.
             adopt = adopts(scalars) & (t.base != t.y)
-            aligned = (t.aligned != 0) & (chunk.end % 8 == 0)
+            aligned = (t.aligned != 0) & (end % VECTOR == 0)
             if SHARDED:
-                aligned &= (place.offset | place.extent | place.stride) % 4 == 0
+                aligned &= (place.offset | place.extent | place.stride) % VECTOR == 0
             # One element for each thread where accesses cannot be wider: more would only cost registers.
             if aligned:
                 step_elements(
-                    *(t, chunk.begin, chunk.end, adopt, update, e, prepare, rule, noise),
+                    *(t, begin, end, adopt, update, e, prepare, rule, noise),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
                     *(PHASE, NOISE, SHARDED, BLOCK, True),
                 )
             else:
                 step_elements(
-                    *(t, chunk.begin, chunk.end, adopt, update, e, prepare, rule, noise),
+                    *(t, begin, end, adopt, update, e, prepare, rule, noise),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
                     *(PHASE, NOISE, SHARDED, BLOCK // 8, False),
                 )

@@ -1,4 +1,6 @@
-"""The tables of a launch, which lie on the device, and what a program reads of them. Every column is an int64.
+"""The tables of a launch, which lie on the device, and what a program reads of them.
+
+Every column is an int64, but those of the chunks, of which there are most, are int32.
 
 The same named tuples serve as a row on the host, where the values are ints, and in a kernel, where it has loaded them.
 """
@@ -10,12 +12,14 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+# What is accessed wide starts and ends at multiples of this many elements; those left over are a chunk of their own.
+VECTOR = tl.constexpr(4)
+
 
 class TensorRow(NamedTuple):
     """A tensor: its size in real numbers, and the addresses of this step."""
 
     numel: Any
-    index: Any  # position in the optimizer
     chunks: Any  # number of its rows among the chunks
     step: Any  # of a float32, the count of the steps taken
     y: Any
@@ -26,20 +30,21 @@ class TensorRow(NamedTuple):
     buffers: Any = ()  # of the rule, in its order
 
 
-# Columns before the buffers, and of a row of the table: one cache line of 128 bytes.
-BUFFER_COLUMN = tl.constexpr(len(TensorRow._fields) - 1)
-TENSOR_COLUMNS = tl.constexpr(16)
 # The most buffers that a rule may have here.
-MAX_BUFFERS = TENSOR_COLUMNS.value - BUFFER_COLUMN.value
+MAX_BUFFERS = 2
+# Columns before the buffers, and of a row of the table.
+BUFFER_COLUMN = tl.constexpr(len(TensorRow._fields) - 1)
+TENSOR_COLUMNS = tl.constexpr(BUFFER_COLUMN.value + MAX_BUFFERS)
 
 
 class NoiseRow(NamedTuple):
-    """The noise of a tensor: the rows that it is scaled by, and where a part of a tensor lies in the whole.
+    """The noise of a tensor: its stream, the rows that it is scaled by, and where a part lies in the whole tensor.
 
     Element ``i`` in memory lies in row ``i // row_stride % rows``, and in the whole tensor at
     ``offset + i // extent * stride + i % extent``.
     """
 
+    index: Any  # position of the tensor in the optimizer
     first: Any  # position of the first row's rms; -1 for a tensor without noise
     row_stride: Any
     rows: Any
@@ -49,11 +54,10 @@ class NoiseRow(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What one program of the step works on: elements of one tensor."""
+    """What one program of the step works on: a part of a tensor, see :func:`span_of`."""
 
     tensor: Any
-    begin: Any
-    end: Any
+    part: Any
 
 
 class Piece(NamedTuple):
@@ -86,7 +90,6 @@ def tensor_row(tensors, i, BUFFERS: tl.constexpr):
         tl.load(p + 5),
         tl.load(p + 6),
         tl.load(p + 7),
-        tl.load(p + 8),
         buffers,
     )
 
@@ -94,15 +97,31 @@ def tensor_row(tensors, i, BUFFERS: tl.constexpr):
 @triton.jit
 def noise_row(table, i):
     """Load row ``i``."""
-    p = table + i * 6
-    return NoiseRow(tl.load(p), tl.load(p + 1), tl.load(p + 2), tl.load(p + 3), tl.load(p + 4), tl.load(p + 5))
+    p = table + i * 7
+    return NoiseRow(
+        tl.load(p),
+        tl.load(p + 1),
+        tl.load(p + 2),
+        tl.load(p + 3),
+        tl.load(p + 4),
+        tl.load(p + 5),
+        tl.load(p + 6),
+    )
 
 
 @triton.jit
 def chunk_row(chunks, i):
     """Load row ``i``."""
-    p = chunks + i * 3
-    return Chunk(tl.load(p), tl.load(p + 1), tl.load(p + 2))
+    p = chunks + i * 2
+    return Chunk(tl.load(p), tl.load(p + 1))
+
+
+@triton.jit
+def span_of(part, numel, length):
+    """Return begin and end of a part: ``length`` elements, the rest of the vectors, or at last what is left over."""
+    whole = numel - numel % VECTOR
+    begin = tl.minimum(part.to(tl.int64) * length, whole)
+    return begin, tl.where(begin < whole, tl.minimum(begin + length, whole), numel)
 
 
 @triton.jit
