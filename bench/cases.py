@@ -86,6 +86,7 @@ def _variants(params: Sequence[Tensor]) -> dict[str, Baseline]:
         "Gaussian noise": {"noise": "gaussian"},
         "Gaussian noise, scale of each filter": {"noise": "gaussian", "noise_scale": "filter"},
         "clipping by the norm": {"max_grad_norm": 1.0},
+        "momentum in bfloat16": {"state_dtype": torch.bfloat16},
     }
     return {
         **{name: baselines.ours("sgd", params, **options) for name, options in chosen.items()},
@@ -99,6 +100,7 @@ def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Baseline]:
         "uniform noise": baselines.ours("adamw", params, noise="uniform"),
         "Gaussian noise": baselines.ours("adamw", params, noise="gaussian"),
         "clipping by the norm": baselines.ours("adamw", params, max_grad_norm=1.0),
+        "moments in bfloat16": baselines.ours("adamw", params, state_dtype=torch.bfloat16),
         "ExtrapLAMB": baselines.ours("lamb", params),
     }
 

@@ -70,12 +70,14 @@ def _readable(symbol: str) -> str:
     text = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout
     text = re.sub(r"extrap::(cuda::|baseline::)?", "", text)
     storages = [_STORAGE[name] for name in re.findall(r"\b(float|double|BFloat16|Float16)\b", text)]
+    # Of the parameter, the gradient, the base iterate and the buffers.
+    compact = [f"({storages[3]} moments)"] if len(storages) > 3 and storages[3] != storages[2] else []
     step = re.search(r"StepKernel<(\w+), .*(true|false)>", text)
     if step:
-        return " ".join(["step", step[1], *storages[:2], *(["noise"] if step[2] == "true" else [])])
+        return " ".join(["step", step[1], *storages[:2], *compact, *(["noise"] if step[2] == "true" else [])])
     norms = re.search(r"NormSource<(\w+),", text)
     if norms:
-        return " ".join(["norms", norms[1], *storages[:2]])
+        return " ".join(["norms", norms[1], *storages[:2], *compact])
     return f"sums of {'x' if '(Column)1' in text else 'gradients'} {storages[0]}"
 
 

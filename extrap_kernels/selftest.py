@@ -22,6 +22,8 @@ import extrap_kernels
 from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine, ncu
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
+from extrap_kernels.state.formats import STATE_FORMATS
+from extrap_kernels.state.layout import arithmetic_dtype
 
 # Options that take the branches of a rule, for the optimizers that have them.
 _OPTIONS = {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "trust_coefficient": 0.3}
@@ -56,14 +58,18 @@ _TOLERANCE = {
 }
 
 
-def perturbations() -> Iterator[dict[str, Any]]:
-    """Yield options: every extrapolation with every noise and noise scale."""
+def perturbations(name: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
+    """Yield options of one of :func:`optimizers`: every extrapolation with every noise, then every compact state."""
     noises: list[dict[str, Any]] = [{"noise": None}]
     for noise, scale in itertools.product(CODES["noise"][1:], CODES["noise_scale"]):
         noises.append({"noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 7})
     for extrapolation, noise_options in itertools.product(CODES["extrapolation"], noises):
         if extrapolation != "extragradient" or noise_options["noise"] is None:
             yield {"extrapolation": extrapolation, **noise_options}
+    # Norms may differ in the last bit, and then a number may be rounded to its other neighbour.
+    optimizer_type: Any = optimizers()[name][0]
+    if arithmetic_dtype(dtype) == torch.float32 and optimizer_type.rule.SPEC.norm is None:
+        yield from ({"state_dtype": state_dtype} for state_dtype in STATE_FORMATS if state_dtype != torch.float32)
 
 
 def _parameters(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
@@ -133,7 +139,7 @@ def parity(name: str, dtype: torch.dtype, device: torch.device, backend: str) ->
     optimizer_type, own = optimizers()[name]
     cases = identical = 0
     base_error = error = 0.0
-    for options in perturbations():
+    for options in perturbations(name, dtype):
         ours, expected = _parameters(dtype, device), _parameters(dtype, torch.device("cpu"))
         optimizer = optimizer_type(ours, lr=0.1, backend=backend, **own, **options)
         reference = optimizer_type(expected, lr=0.1, backend="reference", **own, **options)

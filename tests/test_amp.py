@@ -74,6 +74,8 @@ def assert_at_start(optimizer):
 @pytest.mark.parametrize("skipped", [(), (0,), (2,), (0, 1, 4)], ids=str)
 def test_steps_are_those_of_an_unscaled_run(backend, dtype, options, skipped):
     """And no skipped step is seen: neither the first one nor one in the middle."""
+    if dtype == torch.bfloat16 and helpers.DEVICES[backend] == "cuda":
+        pytest.skip("torch's GradScaler does not unscale bfloat16 on a GPU")
     scaled, plain = (make(backend, dtype, options) for _ in range(2))
     scaler = make_scaler(backend)
     for t in range(5):

@@ -146,7 +146,8 @@ def test_number_of_threads_changes_nothing(backend, threads, rule, perturbation)
     results = []
     for count in (1, 2, 5):
         threads(count)
-        params = [*helpers.zoo(backend), torch.nn.Parameter(torch.linspace(-1, 1, 5 * 40_000).view(1000, 200))]
+        large = torch.linspace(-1, 1, 5 * 40_000, device=helpers.DEVICES[backend])
+        params = [*helpers.zoo(backend), torch.nn.Parameter(large.view(1000, 200))]
         optimizer = helpers.RULES[rule].optimizer(params, lr=0.1, backend=backend, **options)
         helpers.train(optimizer, steps=2)
         results.append(helpers.snapshot(optimizer))

@@ -34,7 +34,7 @@ def feed(optimizer, seed, factor=1.0):
             optimizer.local_gradients[p] = helpers.random_like(p, seed + 500 + k) * factor
     if seed % 100 < 2:
         params[3].grad = None
-    return [p.grad for p in params if p.grad is not None]
+    return [p.grad.cpu() for p in params if p.grad is not None]
 
 
 def coefficient(norm, max_norm):

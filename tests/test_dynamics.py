@@ -23,13 +23,13 @@ def iteration_matrix(extrapolation, nesterov):
 
 def quadratic(backend, **options):
     x = torch.linspace(-1, 2, len(A), dtype=torch.float64)
-    param = torch.nn.Parameter(x.clone())
+    param = torch.nn.Parameter(x.clone().to(helpers.DEVICES[backend]))
     return x, param, ExtrapSGD([param], lr=LR, extrap_lr=INNER, backend=backend, **options)
 
 
 def backward(param):
     param.grad = None
-    (0.5 * param @ (A @ param)).backward()
+    (0.5 * param @ (A.to(param.device) @ param)).backward()
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -42,7 +42,7 @@ def test_quadratic_follows_its_iteration_matrix(backend, extrapolation, nesterov
     power = torch.linalg.matrix_power(iteration_matrix(extrapolation, nesterov), STEPS)
     expected = power @ torch.cat([x, x, torch.zeros_like(x)])
     state = optimizer.state[param]
-    actual = torch.cat([optimizer.base_of(param), param.detach(), state["momentum_buffer"]])
+    actual = torch.cat([optimizer.base_of(param), param.detach(), state["momentum_buffer"]]).cpu()
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -56,7 +56,7 @@ def test_quadratic_under_extragradient(backend):
         optimizer.step(closure)
     I = torch.eye(len(A), dtype=torch.float64)
     expected = torch.linalg.matrix_power(I - LR * A @ (I - INNER * A), STEPS) @ x
-    torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(param.detach().cpu(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ def test_quadratic_under_extragradient(backend):
 )
 def test_saddle_point(backend, extrapolation, converges):
     """min over a, max over b of a*b: plain gradient steps spiral outwards, extrapolation brings them in."""
-    a, b = (torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(2))
+    one = torch.ones((), dtype=torch.float64, device=helpers.DEVICES[backend])
+    a, b = (torch.nn.Parameter(one.clone()) for _ in range(2))
     optimizer = ExtrapSGD(
         [{"params": [a]}, {"params": [b], "maximize": True}], lr=0.3, extrapolation=extrapolation, backend=backend
     )

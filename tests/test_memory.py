@@ -24,7 +24,8 @@ NUMEL = 1 << 18
 
 def make(case, dtype, backend, numel=NUMEL, **options):
     optimizer_type, own, _ = STATE[case]
-    params = [torch.nn.Parameter(torch.ones(256, numel // 1024, dtype=dtype)) for _ in range(4)]
+    ones = torch.ones(256, numel // 1024, dtype=dtype, device=helpers.DEVICES[backend])
+    params = [torch.nn.Parameter(ones.clone()) for _ in range(4)]
     return optimizer_type(params, backend=backend, **own, **options)
 
 

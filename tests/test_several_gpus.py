@@ -10,6 +10,7 @@ from extrap_kernels import ExtrapSGD, capture, options
 from extrap_kernels.launch import GradScaling, Launch, Phase
 
 FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
+pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="pretends that there are two GPUs")
 
 
 class Recorder:

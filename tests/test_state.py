@@ -34,8 +34,8 @@ def trained(backend, dtype=torch.float32, **options):
     return optimizer
 
 
-def copies(optimizer):
-    return [torch.nn.Parameter(p.detach().clone()) for p in helpers.parameters_of(optimizer)]
+def copies(optimizer, device=None):
+    return [torch.nn.Parameter(p.detach().clone().to(device or p.device)) for p in helpers.parameters_of(optimizer)]
 
 
 def assert_go_on_alike(first, second):
@@ -54,7 +54,7 @@ def test_resume_gives_the_same_bits(backend, loader, dtype, in_eval_mode):
     optimizer = trained(backend, dtype)
     if in_eval_mode:
         optimizer.eval()
-    params, state_dict = copies(optimizer), through_file(optimizer.state_dict())
+    params, state_dict = copies(optimizer, helpers.DEVICES[loader]), through_file(optimizer.state_dict())
     resumed = make(loader, params=params, lr=0.5, momentum=0.0, nesterov=False, noise=None)
     resumed.load_state_dict(state_dict)
     assert_go_on_alike(optimizer, resumed)
