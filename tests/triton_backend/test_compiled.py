@@ -45,17 +45,18 @@ def arrays(variant):
     """The bytes of an element of each array that is loaded, and of each that is stored."""
     if isinstance(variant, variants.SquareSums):
         return [BYTES[variant.format]], []
-    formats, buffers = variant.formats, len(variant.rule.buffers)
+    formats = variant.formats
     base, grad, param = BYTES[formats.base], BYTES[formats.grad], BYTES[formats.param]
+    moments = [BYTES[formats.signed if buffer.signed else formats.unsigned] for buffer in variant.rule.buffers]
     if isinstance(variant, variants.TrustNorms):
-        return [base, param, grad] + [base] * (2 if variant.rule.spec.name == "lamb" else 0), []
-    # Both gradients; the buffers, of which the first half of an extragradient step needs Adam's second moment only.
+        return [base, param, grad] + (moments if variant.rule.spec.name == "lamb" else []), []
+    # Both gradients; the moments, of which the first half of an extragradient step needs Adam's second one only.
     updates = variant.phase is Phase.UPDATE
-    loads = [base, grad, grad] + [base] * (buffers if updates else buffers // 2)
+    loads = [base, grad, grad] + (moments if updates else moments[1:])
     # y where it may be x that somebody has changed.
     if not updates or (variant.noise is None and formats.param != formats.base):
         loads.append(param)
-    return loads, [base, param] + [base] * (buffers if updates else 0)
+    return loads, [base, param] + (moments if updates else [])
 
 
 def check(row):
