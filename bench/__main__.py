@@ -33,7 +33,8 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     torch.compiler.reset()
     numel = workloads.numel_of(case.shapes)
     params = workloads.parameters(case.shapes, case.dtype, arguments.device, case.offset)
-    baselines = case.baselines(params)
+    without = arguments.without
+    baselines = {n: b for n, b in case.baselines(params).items() if without is None or not re.search(without, n)}
     runs = {name: baseline.run for name, baseline in baselines.items()}
     timings = interleaved(runs, case.rounds, clock=functools.partial(seconds, device=arguments.device))
     on_host = {}
@@ -156,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="*", type=Path, help="the two files that are compared")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
-    parser.add_argument("--only", default="", help="only tables whose title has this regular expression")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only tables whose title has it")
+    parser.add_argument("--without", metavar="REGEX", help="leave out rows whose name has this regular expression")
     parser.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     default = Path("results/bench.json")
