@@ -47,7 +47,7 @@ class ExtrapolationOptions(TypedDict, total=False):
             ``torch.nn.utils.clip_grad_norm_``. Costs one more read of the gradients (default: None, no clipping).
         state_dtype: format of the momentum and of the moments. ``torch.float32`` (default): the precision of the
             arithmetic. ``torch.bfloat16``: half their memory and traffic; second moments are rounded
-            stochastically. For float32, bfloat16 and float16 parameters, on the backends ``cpu`` and ``reference``.
+            stochastically. For float32, bfloat16 and float16 parameters.
     """
 
     extrapolation: Optional[Extrapolation]

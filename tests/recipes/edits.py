@@ -83,6 +83,13 @@ NOISE = {
 }
 
 FORMAT = {
+    "triton_kernels/kernels/formats.py": [
+        (
+            '    else:\n        tl.static_assert(False, "no unsigned',
+            "    elif FORMAT == tl.float16:\n        return value.to(FORMAT)\n"
+            '    else:\n        tl.static_assert(False, "no unsigned',
+        ),
+    ],
     "csrc/core/formats.h": [
         (
             '#include "core/formats/float64.h"\n',

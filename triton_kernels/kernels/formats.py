@@ -57,16 +57,15 @@ def downcast(value, FORMAT: tl.constexpr):
 def downcast_by(bits, value, FORMAT: tl.constexpr):
     """Return the float32 ``value`` as it is stored in ``FORMAT``, rounded stochastically by the upper half of ``bits``.
 
-    Away from zero with the probability of the discarded fraction. The one such format is bfloat16.
+    Away from zero with the probability of the discarded fraction.
     """
-    tl.static_assert(FORMAT == tl.bfloat16)
-    # Infinity stays what it is: there is nothing below its upper half to be carried.
-    rounded = (value.to(tl.uint32, bitcast=True) + (bits >> 16)) >> 16
-    stored = tl.where(value == value, rounded, 0x7FC0).to(tl.uint16)
-    if INTERPRETED:
-        return stored
+    if FORMAT == tl.bfloat16:
+        # Infinity stays what it is: there is nothing below its upper half to be carried.
+        rounded = (value.to(tl.uint32, bitcast=True) + (bits >> 16)) >> 16
+        stored = tl.where(value == value, rounded, 0x7FC0).to(tl.uint16)
+        return stored if INTERPRETED else stored.to(FORMAT, bitcast=True)
     else:
-        return stored.to(FORMAT, bitcast=True)
+        tl.static_assert(False, "no unsigned buffers have this format")
 
 
 @triton.jit
