@@ -218,3 +218,12 @@ def test_static_command(monkeypatch, capsys):
     # 25,557,032 parameters of 24 bytes at 1000 GB/s.
     row = static.projection_rows(1000)[0]
     assert row["fp32, projected ms"] == pytest.approx(0.613368768)
+
+
+def test_launches_of_a_step_are_known_for_every_backend_and_rule():
+    pytest.importorskip("triton")
+    rows = static.launch_rows()
+    assert {(row["model"], row["rule"]) for row in rows} == {(m, r) for m in static.MODELS for r in baselines.TORCH}
+    # Llama-3-70B does not fit into the parameters of one launch.
+    assert [row["ours, cuda"] for row in rows] == ["1"] * 4 + ["2"] * 2
+    assert {row["ours, triton"] for row in rows} == {"1"}
