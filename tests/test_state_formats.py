@@ -1,13 +1,15 @@
 """Moments in bfloat16: the codec, its random bits, and that training with it follows training without."""
 
+import itertools
 import math
 import struct
 
 import helpers
 import pytest
 import torch
+from parts import Part, step_parts
 
-from extrap_kernels import ExtrapAdam, ExtrapSGD
+from extrap_kernels import ExtrapAdam, ExtrapSGD, backends
 from extrap_kernels.reference.random_bits import rounding_bits
 from extrap_kernels.state.formats import STATE_FORMATS
 
@@ -142,6 +144,29 @@ def test_one_step_is_that_of_float32_moments(backend, rule, options):
                 assert stored.dtype == torch.bfloat16
                 error = (stored.double() - value.double()).abs()
                 assert (error <= value.double().abs() * 2.0**-7 + 1e-40).all()
+
+
+ROWS = (lambda n: slice(0, n // 3), lambda n: slice(n // 3, n))
+COLUMNS = (lambda n: slice(0, n // 4), lambda n: slice(n // 4, n))
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": "uniform"}], ids=helpers.describe)
+@pytest.mark.parametrize("backend", helpers.BACKENDS)
+def test_parts_are_rounded_as_the_whole(backend, options):
+    """By the position in the whole tensor, whoever holds the part."""
+    wholes = [torch.nn.Parameter(torch.linspace(-1, 1, n).view(-1, 9).to(helpers.DEVICES[backend])) for n in (63, 4500)]
+    optimizer = ExtrapAdam(wholes, lr=0.1, state_dtype=torch.bfloat16, backend=backend, **options)
+    optimizer.rank = 0
+    grid = [[Part(backends.BACKENDS[backend].executor(), optimizer, r, c) for c in COLUMNS] for r in ROWS]
+    for t in range(2):
+        helpers.set_gradients(wholes, t)
+        step_parts(grid, optimizer)
+        optimizer.step()
+    for part in itertools.chain(*grid):
+        for entry, state, whole, cut in zip(part.entries, part.states, wholes, part.cuts):
+            helpers.assert_same_bits(entry.param, whole.detach()[cut])
+            for name in ("base", "exp_avg", "exp_avg_sq"):
+                helpers.assert_same_bits(state[name], optimizer.state[whole][name][cut])
 
 
 @pytest.mark.parametrize("threads_", [1, 3])

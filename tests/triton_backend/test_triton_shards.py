@@ -66,6 +66,8 @@ FEW = [
     ("lamb", "decay", {"noise": "gaussian", "noise_scale": "filter"}, torch.float16, "rows and columns"),
     ("lars", "decay", {"noise": "uniform", "noise_scale": "tensor"}, torch.complex64, "columns"),
     ("lars", "plain", helpers.EXTRAGRADIENT, torch.float64, "rows"),
+    ("adam", "plain", {"state_dtype": torch.bfloat16}, torch.float32, "rows and columns"),
+    ("adam", "plain", {"state_dtype": torch.bfloat16, "noise": "uniform"}, torch.bfloat16, "columns"),
 ]
 
 
