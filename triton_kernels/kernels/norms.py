@@ -34,7 +34,7 @@ def squares(address, piece, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.con
         start = piece.begin + done
         left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
         if ALIGNED:
-            start, left = tl.multiple_of(start, VECTOR), tl.multiple_of(left, VECTOR)
+            start, left = tl.multiple_of(piece.row * piece.row_stride + start, VECTOR), tl.multiple_of(left, VECTOR)
             at = pointer(address, FORMAT, True) + start + o
         else:
             # The row lies in stretches of `row_stride` elements.
@@ -70,7 +70,8 @@ def square_sums(
         address = t.gradient
     total = tl.full((), 0.0, tl.float64)
     if t.gradient != 0:
-        if (piece.rows == 1) & (address % 16 == 0) & (piece.end % VECTOR == 0):
+        follow = piece.rows * piece.row_stride == t.numel  # the elements of a row do, and the rows
+        if follow & (address % 16 == 0) & ((piece.row * piece.row_stride | piece.end) % VECTOR == 0):
             total = squares(address, piece, FORMAT, A, BLOCK, True)
         else:
             total = squares(address, piece, FORMAT, A, BLOCK // 8, False)
