@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from extrap_kernels import ExtrapSGD
+from extrap_kernels.launch import Launch
+from extrap_kernels.options import scalars_of
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05, "noise": "uniform", "noise_std": 0.05}
 
@@ -349,6 +351,18 @@ def test_default_device_does_not_matter(backend):
         with torch.device(device):
             each.step()
     helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(plain))
+
+
+def test_sums_to_share_are_on_the_device_of_the_parameters(backend):
+    """Also where there are none: the process group of the parameters may know no other device."""
+    (param,) = helpers.zoo(backend, names=["vector"])
+    optimizer = make(backend, [param])
+    helpers.train(optimizer, steps=1)
+    (executor,), group = optimizer.stepper._plans[0].executors, optimizer.param_groups[0]
+    launch = Launch.of(group, scalars_of(group), device=param.device if executor.on_device else None)
+    assert executor.bind([optimizer.state[param]], {}) == []
+    with torch.device("meta"):
+        assert executor.square_sums(launch).device == param.device
 
 
 def test_step_hooks_are_called_once(backend):

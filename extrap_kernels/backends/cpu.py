@@ -33,7 +33,9 @@ class CpuExecutor(NativeExecutor):
         self._fetch(launch)
         sums = self._plan.square_sums(launch.row, torch.get_num_threads())
         self._measured = True
-        return torch.frombuffer(sums, dtype=torch.float64) if sums.nbytes else torch.empty(0, dtype=torch.float64)
+        if not sums.nbytes:
+            return torch.empty(0, dtype=torch.float64, device=self.device)
+        return torch.frombuffer(sums, dtype=torch.float64)
 
     def run(self, launch: Launch) -> None:
         """Step every entry that has a gradient."""

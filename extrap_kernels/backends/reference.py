@@ -59,7 +59,7 @@ class ReferenceExecutor:
 
     def square_sums(self, launch: Launch) -> Tensor:
         """Return an empty tensor: :func:`step_parameter` reduces its sums over the processes itself."""
-        return torch.empty(0, dtype=torch.float64)
+        return torch.empty(0, dtype=torch.float64, device=self.device)
 
     def run(self, launch: Launch) -> None:
         """Step every parameter that has a gradient."""
