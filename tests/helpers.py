@@ -18,6 +18,7 @@ if NO_EMULATION is None:
     DEVICES["cuda-emulated"] = "cpu"
 # A wheel for users has none; the Makefile asks for it, and then it must be there.
 assert NO_EMULATION is None or os.environ.get("EXTRAP_TESTING") != "ON", NO_EMULATION
+needs_emulation = pytest.mark.skipif(NO_EMULATION is not None, reason=str(NO_EMULATION))
 if backends.missing_reason("cuda") is None:
     DEVICES["cuda"] = "cuda"
 if triton_kernels.missing_reason() is None:

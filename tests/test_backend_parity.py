@@ -84,7 +84,7 @@ def test_close_roundings(ways, rule, perturbation):
         actual = [*params, *(value for each in state for value in each.values())]
         for a, b in zip(actual, expected, strict=True):
             ulp = torch.finfo(b.dtype).eps * b.abs().amax() if b.numel() else 0
-            assert ((a - b).abs() <= 4 * ulp).all(), way
+            assert ((a.cpu() - b).abs() <= 4 * ulp).all(), way
 
 
 @pytest.mark.parametrize("perturbation", CLOSE, ids=helpers.describe)
@@ -98,7 +98,7 @@ def test_close_noise(ways, dtype, perturbation):
         helpers.assert_same_bits(state, expected_state, way)
         for p, q, without in zip(params, expected, silent):
             ulp = torch.finfo(dtype).eps * q.abs() + torch.finfo(dtype).smallest_normal
-            assert ((p - q).abs().double() <= 1e-6 * (q.double() - without).abs() + ulp).all(), way
+            assert ((p.cpu() - q).abs().double() <= 1e-6 * (q.double() - without).abs() + ulp).all(), way
 
 
 def large_params(backend, dtype):
@@ -210,7 +210,7 @@ def groups(draw):
 def laid_out(values, layout):
     strides, offset = layout
     size = offset + 1 + sum(stride * (n - 1) for stride, n in zip(strides, values.shape) if n > 0)
-    memory = torch.zeros(max(size, 0), dtype=values.dtype)
+    memory = values.new_zeros(max(size, 0))
     return memory.as_strided(values.shape, strides, offset).copy_(values)
 
 
@@ -230,7 +230,8 @@ def train_drawn(backend, optimizer_type, drawn, grad_scale):
     params = []
     for k, spec in enumerate(specs):
         dtype = spec["dtype"] if optimizer_type is ExtrapSGD or spec["dtype"] in SINGLE else torch.float32
-        values = helpers.random_like(torch.empty(spec["shape"], dtype=dtype), k)
+        empty = torch.empty(spec["shape"], dtype=dtype, device=helpers.DEVICES[backend])
+        values = helpers.random_like(empty, k)
         params.append(torch.nn.Parameter(laid_out(values, spec["layout"])))
     rest = iter(params)
     optimizer = optimizer_type(

@@ -62,6 +62,7 @@ def test_memory_of_a_plan_outlives_it_if_it_was_captured(capturing, backend, cap
     assert alive(used) == (set(used) if captured else set())
 
 
+@helpers.needs_emulation
 def test_scratch_that_grows_within_a_captured_step_is_kept(capturing):
     """The norm of the gradients is taken with less of it than the norms of rows."""
     optimizer = make("cuda-emulated", max_grad_norm=1.0)
@@ -74,6 +75,7 @@ def test_scratch_that_grows_within_a_captured_step_is_kept(capturing):
     assert alive(used) == set(used)
 
 
+@helpers.needs_emulation
 def test_counters_that_a_graph_sets_to_0_count_for_nobody_else(capturing):
     """They hold anything before the first replay, and in a second graph if the first one is not replayed."""
     optimizer, twin = (make("cuda-emulated") for _ in range(2))

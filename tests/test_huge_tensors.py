@@ -77,6 +77,7 @@ def last_chunks():
     _C.testing.emulate_tail(0)
 
 
+@helpers.needs_emulation
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
 @pytest.mark.parametrize(
     "numel, dtype",

@@ -12,6 +12,7 @@ the drivers step and how formats round to nearest even is tested by samples, els
 
 import itertools
 
+import helpers
 import pytest
 import torch
 from tracing import comparison, native_writing, reference_writing
@@ -26,6 +27,7 @@ from extrap_kernels.launch import Phase
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import every_rule
 
+pytestmark = helpers.needs_emulation  # traces are built with it
 VARIANTS = [(spec, buffers) for spec in every_rule().values() for buffers in spec.variants()]
 DIRECTIONS = [(Phase.UPDATE, name) for name in CODES["extrapolation"]] + [(Phase.EXTRAPOLATE, "extragradient")]
 FORMATS = [(torch.float64, torch.float64)]

@@ -9,6 +9,7 @@ import torch
 
 from extrap_kernels import _C
 
+pytestmark = helpers.needs_emulation
 RULES = {
     "sgd": ("sgd", {}),
     "momentum": ("sgd", {"momentum": 0.9, "nesterov": True}),

@@ -4,6 +4,7 @@ import helpers
 import pytest
 import torch
 
+pytestmark = helpers.needs_emulation
 SHAPES = ((37,), (20, 300), (9, 5000), (2, 17_000), (5, 4, 3, 7))
 OPTIONS = [{}, {"noise": "gaussian", "noise_scale": "filter", "max_grad_norm": 1.0}]
 

@@ -6,6 +6,7 @@ import torch
 
 from extrap_kernels import _C, ExtrapAdamW, ExtrapLAMB, ExtrapSGD
 
+pytestmark = helpers.needs_emulation
 NOISE = {"noise": "gaussian"}
 FILTER_NOISE = {"noise": "gaussian", "noise_scale": "filter"}
 

@@ -11,6 +11,7 @@ import torch
 
 from extrap_kernels import _C
 
+pytestmark = helpers.needs_emulation
 NUMEL = 8191  # not a whole number of what a thread takes at a time
 PAIRS = [
     (torch.float32, torch.float32),

@@ -2,6 +2,7 @@
 
 import shutil
 
+import helpers
 import pytest
 import torch
 
@@ -72,12 +73,14 @@ def test_a_part_is_moved_in_one_access(kernels, rule, buffers):
                     assert (kernel.half_loads, kernel.half_stores) == (half_loads, half_stores), kernel
 
 
+@helpers.needs_emulation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 def test_bytes_are_those_of_the_floor(rule, dtype):
     assert static_cuda.bytes_moved(rule, dtype) == baselines.our_bytes(rule, dtype)
 
 
+@helpers.needs_emulation
 def test_report(kernels):
     rows = static_cuda.report_rows()
     assert {row.target for row in rows} >= set(TARGETS)

@@ -1,6 +1,7 @@
 """Which cases run with which backend."""
 
 import pytest
+from helpers import needs_emulation
 
 
 def with_backends(cases, quick):
@@ -9,6 +10,7 @@ def with_backends(cases, quick):
     for case in cases:
         params.append(pytest.param(case, "cpu", id=f"{case}-cpu"))
         for backend in ("reference", "cuda-emulated"):
-            marks = () if case == quick else pytest.mark.slow
+            marks = [] if case == quick else [pytest.mark.slow]
+            marks += [needs_emulation] if backend == "cuda-emulated" else []
             params.append(pytest.param(case, backend, id=f"{case}-{backend}", marks=marks))
     return params
