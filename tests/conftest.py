@@ -1,4 +1,5 @@
 import helpers
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,15 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def interpreter():
+    """Triton's interpreter works here; it is asked for before Triton is imported, so in processes of their own."""
+    triton = pytest.importorskip("triton")
+    older, newer = (tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, np))
+    if older < (3, 7) and newer >= (2, 4):
+        pytest.skip(f"the interpreter of Triton {triton.__version__} fails with NumPy {np.__version__}")
 
 
 @pytest.fixture

@@ -101,6 +101,5 @@ def test_toys_step_on_the_native_backends(tree):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("recipes")
-def test_toys_step_on_triton(tree):
-    pytest.importorskip("triton")
+def test_toys_step_on_triton(interpreter, tree):
     run(tree, "reference", "triton", TRITON_INTERPRET="1")

@@ -1,6 +1,5 @@
 """The tests of backend `triton` under Triton's interpreter, which must be asked for before Triton is imported."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
+    pytest.mark.usefixtures("interpreter"),
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="is the process that the others are run in"),
     # The longest tests of all: pytest-xdist begins with groups, so that no process waits for these in the end.
     pytest.mark.xdist_group("interpreter"),
@@ -49,6 +48,7 @@ CHOSEN = [
     "test_clipping.py::test_norm_of_gradients_of_any_layout[triton-with_gaps]",
     "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
     "test_capture.py::test_memory_of_a_plan_outlives_it_if_it_was_captured[True-triton]",
+    "test_edge_cases.py::test_default_device_does_not_matter[triton]",
 ]
 MORE = [
     "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",
