@@ -1,6 +1,7 @@
 #include "address_plan.h"
 
 #include <stdexcept>
+#include <string>
 
 namespace extrap {
 namespace {
@@ -26,13 +27,15 @@ void write_row(const TensorEntry& t, const void* step, int buffers, int64_t* row
 
 }  // namespace
 
-void AddressPlan::write_rows(const py::buffer& table, size_t first, size_t width) const {
+void AddressPlan::write_rows(const py::buffer& table, size_t first, size_t width) {
   const BoundUse use(bucket_);
   const py::buffer_info info = table.request(/*writable=*/true);
-  const size_t needed = kFirstBuffer + static_cast<size_t>(bucket_.buffers());
-  if (info.itemsize != sizeof(int64_t) || info.ndim != 1 || width < needed ||
-      static_cast<size_t>(info.size) < first + width * (bucket_.size() - 1) + needed)
-    throw std::invalid_argument("the table has no room for the rows");
+  const size_t row = kFirstBuffer + static_cast<size_t>(bucket_.buffers());
+  const size_t needed = first + width * (bucket_.size() - 1) + row;
+  if (info.itemsize != sizeof(int64_t) || info.ndim != 1 || width < row || static_cast<size_t>(info.size) < needed)
+    throw std::invalid_argument("the table has " + std::to_string(info.size) + " cells of " +
+                                std::to_string(info.itemsize) + " bytes; these rows need " + std::to_string(needed) +
+                                " of 8, and " + std::to_string(row) + " each");
   int64_t* rows = static_cast<int64_t*>(info.ptr) + first;
   for (size_t i = 0; i < bucket_.size(); ++i) rows[i * width + kGradient] = 0;
   for (const uint32_t i : bucket_.active())

@@ -66,26 +66,22 @@ Result visit_pair(const TensorFormats& formats, const Visit& visit) {
   return result;
 }
 
-// visit(TypeTag<TensorTypes>) for each layout of the state of parameters in P with gradients in G: in the arithmetic
-// type, or with buffers in a format of their own, as those of single precision may be.
-template <class P, class G, bool kHasBuffers, class Visit>
-void for_each_state(const Visit& visit) {
+// visit(TypeTag<TensorTypes>) of the types with these formats, of parameters in P with gradients in G; a Result() where
+// there are none. The state is in the arithmetic type, or its buffers have a format of their own, as those of single
+// precision may.
+template <class Result, class P, class G, bool kHasBuffers, class Visit>
+Result visit_state(const TensorFormats& formats, const Visit& visit) {
   using A = typename Format<P>::Value;
-  visit(TypeTag<TensorTypes<P, G, FullState<A>>>());
+  Result result{};
+  const auto visit_layout = [&](auto types) {
+    if (decltype(types)::Type::kFormats == formats) result = visit(types);
+  };
+  visit_layout(TypeTag<TensorTypes<P, G, FullState<A>>>());
   if constexpr (kHasBuffers && sizeof(A) == sizeof(float)) {
-#define EXTRAP_VISIT_MOMENTS(T) visit(TypeTag<TensorTypes<P, G, CompactMoments<T>>>());
+#define EXTRAP_VISIT_MOMENTS(T) visit_layout(TypeTag<TensorTypes<P, G, CompactMoments<T>>>());
     EXTRAP_FOR_EACH_MOMENT_FORMAT(EXTRAP_VISIT_MOMENTS)
 #undef EXTRAP_VISIT_MOMENTS
   }
-}
-
-// visit(TypeTag<TensorTypes>) of the types with these formats; a Result() where there are none.
-template <class Result, class P, class G, bool kHasBuffers, class Visit>
-Result visit_state(const TensorFormats& formats, const Visit& visit) {
-  Result result{};
-  for_each_state<P, G, kHasBuffers>([&](auto types) {
-    if (decltype(types)::Type::kFormats == formats) result = visit(types);
-  });
   return result;
 }
 

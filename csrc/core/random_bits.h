@@ -10,8 +10,7 @@ inline namespace EXTRAP_ISA {
 // In the index of a parameter: sets the bits that round its state apart from those of its noise.
 constexpr uint32_t kRoundingStream = 0x80000000u;
 
-// Two words of Philox, once for a parameter and step; the bits of its elements are hashes of them, which cost a third
-// of what Philox does.
+// Two words of Philox, once for a parameter and step; the bits of its elements are hashes of them, which are cheaper.
 struct RandomKey {
   uint32_t first, second;
 

@@ -38,10 +38,13 @@ EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, uint64_t position, f
   EXTRAP_UNROLL
   for (uint32_t i = 0; i < kBlock; i += 2 * kFloats) {
     const uint64_t first = (position + i) >> 1;
+    const uint32_t high = static_cast<uint32_t>(first >> 32);
     const WordVector low = order + static_cast<uint32_t>(first);
-    // A comparison gives -1 in the lanes where the sum wrapped.
-    const WordVector high = static_cast<uint32_t>(first >> 32) - reinterpret_cast<WordVector>(low < order);
-    const NoisePair<FloatVector> n = noise_of<FloatVector>(kind, key.bits(low, high));
+    // A comparison gives -1 in the lanes where the sum wrapped, which is rare and costs a product of vectors.
+    const WordVector word = static_cast<uint32_t>(first) <= 0xffffffffu - kFloats
+                                ? key.bits(low, high)
+                                : key.bits(low, high - reinterpret_cast<WordVector>(low < order));
+    const NoisePair<FloatVector> n = noise_of<FloatVector>(kind, word);
     const FloatVector ordered[2] = {interleave_low(n.even, n.odd), interleave_high(n.even, n.odd)};
     memcpy(to + i, ordered, sizeof ordered);
   }

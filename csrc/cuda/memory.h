@@ -1,4 +1,4 @@
-// How the kernels touch memory: on the host so that tests can record it.
+// How the kernels touch memory: on the device by whole cache lines, on the host so that tests can record it.
 #pragma once
 
 #include <cstdint>
