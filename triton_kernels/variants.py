@@ -187,7 +187,7 @@ class Tiling(NamedTuple):
     """How the work is cut, in elements, and the options that all kernels are compiled with."""
 
     block: int  # of a tile
-    chunk: int  # of a program that steps, at least
+    chunk: int  # of a program that steps
     piece: int  # of a program that sums
     num_warps: int
     # Without contraction all backends give the same bits.

@@ -23,9 +23,18 @@ class Noise(NamedTuple):
     """The noise of a tensor. Scalars are read in each tile: between them they would only take registers."""
 
     scalars: Any
-    count: Any
+    key: Any  # of the stream of the noise, and of that which rounds the state: two words each
+    rounding_key: Any
     place: Any
     rms: Any
+
+
+@triton.jit
+def noise_of(scalars, count, place, rms):
+    """Return the noise of a tensor in the step that makes its count ``count``."""
+    key = random_key(whole_number(scalars, KEY), place.index, count)
+    rounding_key = random_key(whole_number(scalars, SEED), place.index | ROUNDING_STREAM, count)
+    return Noise(scalars, key, rounding_key, place, rms)
 
 
 @triton.jit
@@ -62,7 +71,7 @@ def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.c
     Each two elements share a word. Where they are ``ALIGNED``, a thread makes both numbers of it; otherwise it has one
     element, and makes them for that alone, as passing one on to another thread would take longer.
     """
-    first, second = random_key(whole_number(noise.scalars, KEY), noise.place.index, noise.count)
+    first, second = noise.key
     if ALIGNED:
         pair = (start >> 1) + tl.arange(0, BLOCK // 2)
         if SHARDED:
@@ -81,7 +90,7 @@ def numbers(noise, start, PAIR: tl.constexpr, SHARDED: tl.constexpr, BLOCK: tl.c
 @triton.jit
 def rounding_bits(noise, start, SHARDED: tl.constexpr, BLOCK: tl.constexpr):
     """Return 32 bits for each of ``BLOCK`` elements from ``start`` that round its state; they are not its noise's."""
-    first, second = random_key(whole_number(noise.scalars, SEED), noise.place.index | ROUNDING_STREAM, noise.count)
+    first, second = noise.rounding_key
     if SHARDED:
         at = positions(noise.place, start, tl.arange(0, BLOCK))
     else:

@@ -20,7 +20,7 @@ from extrap_kernels.triton_kernels.kernels.formats import (
     store_buffers,
 )
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
-from extrap_kernels.triton_kernels.kernels.noise import Noise, rounding_bits, with_noise
+from extrap_kernels.triton_kernels.kernels.noise import noise_of, rounding_bits, with_noise
 from extrap_kernels.triton_kernels.kernels.scalars import (
     address_slot,
     device_number,
@@ -194,7 +194,7 @@ def step_kernel(
             prepare = preparation(scalars, A, OWN_DECAY)
             rule = CONSTANTS(scalars, count, trust_of(scalars, norms, chunk.tensor, TRUST_RATIO), A)
             place = noise_row(noise_rows, chunk.tensor)
-            noise = Noise(scalars, count, place, rms)
+            noise = noise_of(scalars, count, place, rms)
             # Where no base is stored, the parameter is x.
             adopt = adopts(scalars) & (t.base != t.y)
             aligned = (t.aligned != 0) & (end % VECTOR == 0)

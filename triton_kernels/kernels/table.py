@@ -74,46 +74,41 @@ class Piece(NamedTuple):
     pieces: Any
 
 
+NOISE_COLUMNS, CHUNK_COLUMNS, PIECE_COLUMNS = (tl.constexpr(len(row._fields)) for row in (NoiseRow, Chunk, Piece))
+
+
+@triton.jit
+def cells(p, COUNT: tl.constexpr):
+    """Load ``COUNT`` cells from ``p`` on."""
+    values = ()
+    for k in tl.static_range(COUNT):
+        values += (tl.load(p + k),)  # type: ignore[assignment]
+    return values
+
+
 @triton.jit
 def tensor_row(tensors, i, BUFFERS: tl.constexpr):
     """Load row ``i`` with the addresses of ``BUFFERS`` buffers."""
     p = tensors + i * TENSOR_COLUMNS
-    buffers = ()
-    for k in tl.static_range(BUFFERS):
-        buffers += (tl.load(p + BUFFER_COLUMN + k),)  # type: ignore[assignment]
-    return TensorRow(
-        tl.load(p),
-        tl.load(p + 1),
-        tl.load(p + 2),
-        tl.load(p + 3),
-        tl.load(p + 4),
-        tl.load(p + 5),
-        tl.load(p + 6),
-        tl.load(p + 7),
-        buffers,
-    )
+    return TensorRow(*cells(p, BUFFER_COLUMN), cells(p + BUFFER_COLUMN, BUFFERS))
 
 
 @triton.jit
 def noise_row(table, i):
     """Load row ``i``."""
-    p = table + i * 7
-    return NoiseRow(
-        tl.load(p),
-        tl.load(p + 1),
-        tl.load(p + 2),
-        tl.load(p + 3),
-        tl.load(p + 4),
-        tl.load(p + 5),
-        tl.load(p + 6),
-    )
+    return NoiseRow(*cells(table + i * NOISE_COLUMNS, NOISE_COLUMNS))
 
 
 @triton.jit
 def chunk_row(chunks, i):
     """Load row ``i``."""
-    p = chunks + i * 2
-    return Chunk(tl.load(p), tl.load(p + 1))
+    return Chunk(*cells(chunks + i * CHUNK_COLUMNS, CHUNK_COLUMNS))
+
+
+@triton.jit
+def piece_row(pieces, i):
+    """Load row ``i``."""
+    return Piece(*cells(pieces + i * PIECE_COLUMNS, PIECE_COLUMNS))
 
 
 @triton.jit
@@ -122,23 +117,6 @@ def span_of(part, numel, length):
     whole = numel - numel % VECTOR
     begin = tl.minimum(part.to(tl.int64) * length, whole)
     return begin, tl.where(begin < whole, tl.minimum(begin + length, whole), numel)
-
-
-@triton.jit
-def piece_row(pieces, i):
-    """Load row ``i``."""
-    p = pieces + i * 9
-    return Piece(
-        tl.load(p),
-        tl.load(p + 1),
-        tl.load(p + 2),
-        tl.load(p + 3),
-        tl.load(p + 4),
-        tl.load(p + 5),
-        tl.load(p + 6),
-        tl.load(p + 7),
-        tl.load(p + 8),
-    )
 
 
 @triton.jit
