@@ -9,6 +9,7 @@
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
+#include "cuda/lanes.h"
 #include "cuda/tile.h"
 
 namespace extrap::cuda {
@@ -31,6 +32,8 @@ struct StepKernel {
   // A thread takes as many elements at a time as 128 bits have of the arithmetic type: in formats of fewer bits, the
   // accesses of a warp still leave no gaps.
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
+  using V = Lanes<A, kPart>;
+  using Words = Lanes<uint32_t, kPart>;
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
   // On a multiprocessor: leaves a thread 64 registers; 80 with norms or noise, 128 where a number takes two.
@@ -187,49 +190,91 @@ struct StepKernel {
     Tile<G, kPart> gradient, local;
   };
 
-  static EXTRAP_HD void load(const Prepared& now, const Part<kPart>& part, Numbers& n) {
+  // move(tile, buffer) for each buffer that a step reads.
+  template <class Move>
+  static EXTRAP_HD void each_read(const Prepared& now, Numbers& n, const Move& move) {
     const Chunk& c = now.chunk;
-    n.x.load(c.base, part);
+    move(n.x, c.base);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) n.buffers[b].load(c.buffers[b], part);
-    n.gradient.load(c.gradient, part);
-    if (c.local) n.local.load(c.local, part);
-    if (now.adopts) n.y.load(c.y, part);
+    for (int b = 0; b < kBuffers; ++b) move(n.buffers[b], c.buffers[b]);
+    move(n.gradient, c.gradient);
+    if (c.local) move(n.local, c.local);
+    if (now.adopts) move(n.y, c.y);
   }
 
-  // 32 bits for element `at` of the chunk, which its unsigned buffers are rounded by.
-  static EXTRAP_HD uint32_t rounding_bits(const Shared& s, const Prepared& now, int at) {
-    const int64_t element = now.chunk.begin + at;
-    const uint64_t p = static_cast<uint64_t>(s.sharded ? position(now.tensor, element) : element);
-    return now.rounding_key.bits(static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32));
+  // The same for each that it writes, but y.
+  template <class Move>
+  static EXTRAP_HD void each_written(const Shared& s, const Prepared& now, const Numbers& n, const Move& move) {
+    if (!now.base_is_y) move(n.x, now.chunk.base);
+    if (!s.updates) return;
+    EXTRAP_UNROLL
+    for (int b = 0; b < kBuffers; ++b) move(n.buffers[b], now.chunk.buffers[b]);
   }
 
-  static EXTRAP_HD void set_buffers(const Shared& s, const Prepared& now, int k, int at, const A* buffers, Numbers& n) {
-    uint32_t random = 0;
-    if constexpr (kRounds) random = rounding_bits(s, now, at);
+  // How a part is accessed is asked once for all its buffers.
+  static EXTRAP_HD void load(const Prepared& now, const Part<kPart>& part, Numbers& n) {
+    if (part.in_one_access())
+      each_read(now, n, [&](auto& tile, const auto* from) { tile.load_packet(from + part.at); });
+    else
+      each_read(now, n, [&](auto& tile, const auto* from) { tile.load_numbers(from, part); });
+  }
+
+  // Before the noise is drawn, so that few registers are in use.
+  static EXTRAP_HD void store_state(const Shared& s, const Prepared& now, const Part<kPart>& part, const Numbers& n) {
+    if (part.in_one_access())
+      each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_packet(to + part.at); });
+    else
+      each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_numbers(to, part); });
+  }
+
+  // 32 bits for each element of a part, which its unsigned buffers are rounded by.
+  static EXTRAP_HD Words rounding_bits(const Shared& s, const Prepared& now, const Part<kPart>& part) {
+    const int64_t begin = now.chunk.begin;
+    if (!s.sharded) {
+      // A chunk does not cross a multiple of 2^32: its elements have the upper half of their positions in common.
+      const Words low = Words::each([&](int k) { return static_cast<uint32_t>(begin) + part[k]; });
+      return now.rounding_key.bits(low, static_cast<uint32_t>(begin >> 32));
+    }
+    Words bits;
+    EXTRAP_NO_UNROLL
+    for (int e = 0; e < kPart; ++e) {
+      const uint64_t p = static_cast<uint64_t>(position(now.tensor, begin + part[e]));
+      bits.set(e, now.rounding_key.bits(static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32)));
+    }
+    return bits;
+  }
+
+  static EXTRAP_HD V base(const Prepared& now, const Numbers& n) {
+    const V x = n.x.template all<V>();
+    return now.adopts ? adopted(x, n.y) : x;
+  }
+
+  static EXTRAP_HD void set_state(const Shared& s, const Prepared& now, const Part<kPart>& part, V x, const V* buffers,
+                                  Numbers& n) {
+    n.x.set_all(x);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) {
-      if (kRounds && !Signs::is_signed(b))
-        n.buffers[b].set_by(random, k, buffers[b]);
-      else
-        n.buffers[b].set(k, buffers[b]);
+    for (int b = 0; b < kBuffers; ++b)
+      if (!kRounds || Signs::is_signed(b)) n.buffers[b].set_all(buffers[b]);
+    if constexpr (kRounds) {
+      const Words random = rounding_bits(s, now, part);
+      EXTRAP_UNROLL
+      for (int b = 0; b < kBuffers; ++b)
+        if (!Signs::is_signed(b)) n.buffers[b].set_all_by(random, buffers[b]);
     }
   }
 
-  // Steps element k of a part, element `at` of the chunk; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD A compute(const Shared& s, const Prepared& now, int k, int at, Numbers& n, A& l) {
+  // Steps a part; returns y without its noise, and in `l` the local gradient.
+  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, const Part<kPart>& part, Numbers& n, V& l) {
     const StepConstants<A>& c = s.constants();
-    A x = n.x[k];
-    if (now.adopts) x = adopted_base(x, Format<P>::template decode<A>(Format<P>::encode(x)), n.y[k]);
-    A buffers[kBuffers > 0 ? kBuffers : 1];
+    V x = base(now, n);
+    V buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) buffers[b] = n.buffers[b][k];
-    const A g = prepared_gradient(c, n.gradient[k], x);
-    l = now.chunk.local ? prepared_gradient(c, n.local[k], x) : g;
-    const A y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = n.buffers[b].template all<V>();
+    const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
+    l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
+    const V y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
                           : extragradient_step(now.rule(), c, g, l, x, buffers);
-    n.x.set(k, x);
-    set_buffers(s, now, k, at, buffers, n);
+    set_state(s, now, part, x, buffers, n);
     return y;
   }
 
@@ -239,35 +284,37 @@ struct StepKernel {
     return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : now.amplitude;
   }
 
-  static EXTRAP_HD void draw_part(const LaunchTable& table, const Shared& s, const Prepared& now,
-                                  const Part<kPart>& part, float (&noise)[kPart]) {
+  static EXTRAP_HD Lanes<float, kPart> draw(const LaunchTable& table, const Shared& s, const Prepared& now,
+                                            const Part<kPart>& part) {
+    Lanes<float, kPart> noise;
+    const int64_t begin = now.chunk.begin;
     if (!s.sharded && part.stride == 1) {
+      // Both `begin` and `part.at` are even.
       EXTRAP_UNROLL
       for (int k = 0; k < kPart; k += 2) {
-        const NoisePair<float> n = noise_around(table.config.noise, now.noise_key, now.chunk.begin + part.at + k);
-        noise[k] = n.even;
-        noise[k + 1] = n.odd;
+        const uint32_t low = static_cast<uint32_t>(begin >> 1) + static_cast<uint32_t>(part.at + k) / 2;
+        const uint32_t word = now.noise_key.bits(low, static_cast<uint32_t>(begin >> 33));
+        const NoisePair<float> n = noise_of<float>(table.config.noise, word);
+        noise.set(k, n.even);
+        noise.set(k + 1, n.odd);
       }
-      return;
+      return noise;
     }
     // The elements lie apart, or in the whole tensor they may begin anywhere and an extent may end among them.
     EXTRAP_NO_UNROLL
     for (int e = 0; e < kPart; ++e) {
-      const int64_t element = now.chunk.begin + part[e];
+      const int64_t element = begin + part[e];
       const int64_t at_whole = s.sharded ? position(now.tensor, element) : element;
       const NoisePair<float> n = noise_around(table.config.noise, now.noise_key, at_whole);
-      EXTRAP_UNROLL
-      for (int k = 0; k < kPart; ++k)
-        if (k == e) noise[k] = at_whole % 2 == 0 ? n.even : n.odd;
+      noise.set(e, at_whole % 2 == 0 ? n.even : n.odd);
     }
+    return noise;
   }
 
-  static EXTRAP_HD void add_noise(const LaunchTable& table, const Shared& s, const Prepared& now,
-                                  const Part<kPart>& part, const A (&l)[kPart], A (&y)[kPart]) {
-    float noise[kPart];
-    draw_part(table, s, now, part, noise);
-    EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) y[k] = y[k] + static_cast<A>(noise[k]) * amplitude(s, now, part[k], l[k]);
+  static EXTRAP_HD V with_noise(const LaunchTable& table, const Shared& s, const Prepared& now, const Part<kPart>& part,
+                                V l, V y) {
+    const Lanes<float, kPart> noise = draw(table, s, now, part);
+    return V::each([&](int k) { return y[k] + static_cast<A>(noise[k]) * amplitude(s, now, part[k], l[k]); });
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
@@ -287,29 +334,12 @@ struct StepKernel {
                                   const Part<kPart>& part) {
     Numbers n;
     load(now, part, n);
-    A y[kPart], l[kPart];
-    EXTRAP_UNROLL
-    for (int k = 0; k < kPart; ++k) {
-      y[k] = compute(s, now, k, part[k], n, l[k]);
-      // Fewer registers; where only noise is drawn, its arithmetic counts for more.
-      if constexpr (!kNoise || kRounds) {
-        EXTRAP_REREAD_MEMORY();
-      }
-    }
+    V l, y = compute(s, now, part, n, l);
     store_state(s, now, part, n);
     if constexpr (kNoise)
-      if (now.noisy) add_noise(table, s, now, part, l, y);
-    EXTRAP_UNROLL
-    for (int k = 0; k < kPart; k += 2) n.y.set_pair(k, y[k], y[k + 1]);
+      if (now.noisy) y = with_noise(table, s, now, part, l, y);
+    n.y.set_all(y);
     n.y.store(now.chunk.y, part);
-  }
-
-  // Before the noise is drawn, so that few registers are in use.
-  static EXTRAP_HD void store_state(const Shared& s, const Prepared& now, const Part<kPart>& part, const Numbers& n) {
-    if (!now.base_is_y) n.x.store(now.chunk.base, part);
-    if (!s.updates) return;
-    EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) n.buffers[b].store(now.chunk.buffers[b], part);
   }
 
   template <class Block>

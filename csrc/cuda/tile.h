@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/formats.h"
+#include "core/step.h"
 #include "cuda/launch_table.h"
 #include "cuda/memory.h"
 
@@ -79,51 +80,79 @@ struct Tile {
 
   EXTRAP_HD void set(int k, Value value) { insert(Format<T>::encode(value), k, packet.word); }
 
-  // Rounded by 32 random bits, if the format has fewer than the arithmetic type.
-  EXTRAP_HD void set_by(uint32_t random, int k, Value value) {
-    if constexpr (sizeof(T) < sizeof(Value))
-      insert(Format<T>::encode(value, random), k, packet.word);
-    else
-      set(k, value);
+  // As a vector of kCount lanes.
+  template <class V>
+  EXTRAP_HD V all() const {
+    return V::each([&](int k) { return (*this)[k]; });
   }
 
-  // k is even.
-  EXTRAP_HD void set_pair(int k, Value low, Value high) {
-    if constexpr (sizeof(T) == 2) {
-      packet.word[k / 2] = Format<T>::encode_pair(low, high);
-    } else {
-      set(k, low);
-      set(k + 1, high);
+  // Two numbers of 16 bits are put into their word together, which takes fewer instructions.
+  template <class V>
+  EXTRAP_HD void set_all(V values) {
+    EXTRAP_UNROLL
+    for (int k = 0; k < kCount; k += 2) {
+      if constexpr (sizeof(T) == 2) {
+        packet.word[k / 2] = Format<T>::encode_pair(values[k], values[k + 1]);
+      } else {
+        set(k, values[k]);
+        set(k + 1, values[k + 1]);
+      }
     }
   }
+
+  // Rounded by 32 random bits each.
+  template <class V, class Words>
+  EXTRAP_HD void set_all_by(Words random, V values) {
+    EXTRAP_UNROLL
+    for (int k = 0; k < kCount; ++k) insert(Format<T>::encode(values[k], random[k]), k, packet.word);
+  }
+
+  EXTRAP_HD void load_packet(const T* from) { packet = cuda::load(reinterpret_cast<const decltype(packet)*>(from)); }
 
   // Zeros where there are no elements. place(element): where it lies.
   template <class Place>
-  EXTRAP_HD void load(const T* from, const Part<kCount>& part, const Place& place) {
-    if (part.in_one_access()) {
-      packet = cuda::load(reinterpret_cast<const decltype(packet)*>(from + place(part.at)));
-    } else {
-      packet = {};
-      EXTRAP_UNROLL
-      for (int k = 0; k < kCount; ++k)
-        insert(part.has(k) ? cuda::load(reinterpret_cast<const Stored*>(from) + place(part[k])) : Stored{}, k,
-               packet.word);
-    }
+  EXTRAP_HD void load_numbers(const T* from, const Part<kCount>& part, const Place& place) {
+    packet = {};
+    EXTRAP_UNROLL
+    for (int k = 0; k < kCount; ++k)
+      insert(part.has(k) ? cuda::load(reinterpret_cast<const Stored*>(from) + place(part[k])) : Stored{}, k,
+             packet.word);
   }
 
-  EXTRAP_HD void load(const T* from, const Part<kCount>& part) {
-    load(from, part, [](int element) { return element; });
+  EXTRAP_HD void load_numbers(const T* from, const Part<kCount>& part) {
+    load_numbers(from, part, [](int element) { return element; });
+  }
+
+  template <class Place>
+  EXTRAP_HD void load(const T* from, const Part<kCount>& part, const Place& place) {
+    if (part.in_one_access())
+      load_packet(from + place(part.at));
+    else
+      load_numbers(from, part, place);
+  }
+
+  EXTRAP_HD void store_packet(T* to) const { cuda::store(reinterpret_cast<decltype(packet)*>(to), packet); }
+
+  EXTRAP_HD void store_numbers(T* to, const Part<kCount>& part) const {
+    EXTRAP_UNROLL
+    for (int k = 0; k < kCount; ++k)
+      if (part.has(k)) cuda::store(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
   }
 
   EXTRAP_HD void store(T* to, const Part<kCount>& part) const {
-    if (part.in_one_access()) {
-      cuda::store(reinterpret_cast<decltype(packet)*>(to + part.at), packet);
-    } else {
-      EXTRAP_UNROLL
-      for (int k = 0; k < kCount; ++k)
-        if (part.has(k)) cuda::store(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
-    }
+    if (part.in_one_access())
+      store_packet(to + part.at);
+    else
+      store_numbers(to, part);
   }
 };
+
+// x, or what somebody made of the parameter, which is y: see adopted_base().
+template <class V, class P, int kCount>
+EXTRAP_HD V adopted(V x, const Tile<P, kCount>& y) {
+  return V::each([&](int k) {
+    return adopted_base(x[k], Format<P>::template decode<typename Format<P>::Value>(Format<P>::encode(x[k])), y[k]);
+  });
+}
 
 }  // namespace extrap::cuda
