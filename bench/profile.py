@@ -46,9 +46,10 @@ class Case(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The optimizer, the dtype, and the values of the options."""
+        """The optimizer, the dtype, and the options."""
         dtype = {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.dtype]
-        return ", ".join([baselines.OURS[self.rule].__name__, dtype, *map(str, self.options.values())])
+        options = [f"{option}={value}".replace("torch.", "") for option, value in self.options.items()]
+        return ", ".join([baselines.OURS[self.rule].__name__, dtype, *options])
 
 
 def cases() -> list[Case]:
@@ -57,7 +58,7 @@ def cases() -> list[Case]:
         *(
             (rule, options)
             for rule in ("sgd", "adamw")
-            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"})
+            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"}, {"state_dtype": torch.bfloat16})
         ),
         ("sgd", {"noise": "gaussian", "noise_scale": "filter"}),
         ("sgd", {"max_grad_norm": 1.0}),
@@ -104,11 +105,17 @@ def rows() -> list[Row]:
     """Return a row for each kernel of each case, for both backends of GPUs.
 
     Raises:
-        RuntimeError: ``ncu`` is missing or failed.
+        RuntimeError: the GPU, the kernels or ``ncu`` are missing, or ``ncu`` failed.
     """
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device; run this on a machine with an NVIDIA GPU and its driver")
+    reasons = {backend: backends.missing_reason(backend) for backend in ("cuda", "triton")}
+    available = [backend for backend, reason in reasons.items() if reason is None]
+    if not available:
+        raise RuntimeError("; ".join(f"backend {backend!r}: {reason}" for backend, reason in reasons.items()))
     found = []
     metrics = [TIME, *SECTORS, *MEMORY, REGISTERS, INSTRUCTIONS, DOUBLES, ISSUE]
-    for backend in [name for name in ("cuda", "triton") if backends.missing_reason(name) is None]:
+    for backend in available:
         kernels = iter(ncu.count(f"from bench.profile import take_steps; take_steps({backend!r})", metrics))
         for case in cases():
             for kernel in kernels:
