@@ -208,6 +208,16 @@ def test_files_that_are_not_two_are_refused(monkeypatch, capsys, arguments):
     assert "python -m bench compare A.json B.json" in capsys.readouterr().err
 
 
+def test_profile_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench", "profile"])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    # A message as code: Python prints it and exits with status 1.
+    missing = "torch finds no CUDA device; run this on a machine with an NVIDIA GPU and its driver"
+    assert raised.value.code == f"profile: {missing}" and capsys.readouterr().out == ""
+
+
 def test_static_command(monkeypatch, capsys):
     monkeypatch.setattr(static, "PROVIDERS", {"cuda": "bench.no_such_module"})
     monkeypatch.setattr(sys, "argv", ["bench", "static", "--bandwidth", "1000"])
