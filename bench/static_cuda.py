@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -126,12 +127,12 @@ def _by_function(text: str) -> list[tuple[str, str]]:
     return [(part.split(None, 1)[0], part) for part in text.split("Function : ")[1:]]
 
 
-def bytes_moved(rule: str, dtype: torch.dtype) -> float:
-    """Return the bytes per parameter that an emulated step loads and stores."""
+def bytes_moved(rule: str, dtype: torch.dtype, **options: Any) -> float:
+    """Return the bytes per parameter that an emulated step loads and stores; ``options`` are the optimizer's."""
     numel = 8192
     params = [torch.ones(numel, dtype=dtype)]
     types: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW}
-    optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
+    optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule], **options)
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
     return sum(size for _, size, *_ in _C.testing.recorded_accesses(optimizer.step)) / numel
@@ -140,15 +141,16 @@ def bytes_moved(rule: str, dtype: torch.dtype) -> float:
 def report_rows() -> list[KernelRow]:
     """Return the step kernels of SGD with momentum and of Adam, for each GPU that the extension was built for."""
     rows = []
-    for rule, name in (("sgd", "SgdMomentum"), ("adamw", "Adam")):
-        for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-            moved = bytes_moved(rule, dtype)
-            for kernel in kernels():
-                if kernel.name in (f"step {name} {short} {short}", f"step {name} {short} {short} noise"):
-                    bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
-                    floor = baselines.our_bytes(rule, dtype)
-                    label = f"{kernel.name}"
-                    rows.append(KernelRow(label, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
+    options: dict[str, dict[str, Any]] = {"": {}, " (bf16 moments)": {"state_dtype": torch.bfloat16}}
+    for (rule, name), (dtype, short), state in itertools.product(
+        (("sgd", "SgdMomentum"), ("adamw", "Adam")), ((torch.float32, "fp32"), (torch.bfloat16, "bf16")), options
+    ):
+        title = f"step {name} {short} {short}{state}"
+        moved, floor = bytes_moved(rule, dtype, **options[state]), baselines.our_bytes(rule, dtype, **options[state])
+        for kernel in kernels():
+            if kernel.name in (title, f"{title} noise"):
+                bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
+                rows.append(KernelRow(kernel.name, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
     return rows
 
 
