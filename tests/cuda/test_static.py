@@ -1,5 +1,6 @@
 """What the compiler made of the CUDA kernels in the extension as it was built: no GPU needed."""
 
+import itertools
 import re
 import shutil
 
@@ -7,7 +8,7 @@ import helpers
 import pytest
 import torch
 
-from bench import baselines, static_cuda
+from bench import baselines, static, static_cuda
 from extrap_kernels import _C
 
 TARGETS = ("sm_80", "sm_90", "sm_100")
@@ -82,6 +83,38 @@ def test_a_part_is_moved_in_one_access(kernels, rule, buffers, compact):
                 assert (kernel.half_loads, kernel.half_stores) == (half_loads, half_stores), kernel
 
 
+def test_instructions_of_an_element(kernels):
+    """Every step has a number: Adam more than SGD, Gaussian noise more than uniform, and that more than none."""
+    steps = {(k.name, k.target): k.instructions for k in kernels if k.name.startswith("step")}
+    assert [k for k in kernels if k.instructions and not k.name.startswith("step")] == []
+    for (name, target), found in steps.items():
+        if name.endswith("noise"):
+            without = steps[name.removesuffix(" noise"), target][""]
+            assert without < found["uniform"] < found["gaussian"] and len(found) == 2, name
+        else:
+            assert list(found) == [""], name
+    for target, pair, noise in itertools.product(TARGETS, PAIRS, ("", "uniform", "gaussian")):
+        end = f"{pair} noise" if noise else pair
+        sgd, momentum, adam = (steps[f"step {rule} {end}", target][noise] for rule in ("Sgd", "SgdMomentum", "Adam"))
+        assert 4 < min(sgd, momentum) and max(sgd, momentum) < adam < 200, (target, end)
+    # A division and a root in double precision, and half as many elements for what a part takes once.
+    assert steps["step Adam fp64 fp64", "sm_90"][""] > 1.5 * steps["step Adam fp32 fp32", "sm_90"][""]
+
+
+@helpers.needs_emulation
+def test_issue_slots(kernels):
+    """The share of an H100's slots, from 32 bytes of Adam and its instructions on sm_90."""
+    rows = {row["kernel"]: row for row in static_cuda.slot_rows()}
+    counts = {k.name: k.instructions for k in kernels if k.target == "sm_90" and k.instructions}
+    titles = {f"{name}, {noise}" if noise else name for name, found in counts.items() for noise in found}
+    one_dtype = {title for title in titles if len(set(title.split()[2:4])) == 1}
+    assert rows.keys() == (titles if hasattr(torch.Tensor, "grad_dtype") else one_dtype)
+    row, instructions = rows["step Adam fp32 fp32"], counts["step Adam fp32 fp32"][""]
+    assert row["B/param, sectors"] == 32 and row["instructions, sm_90"] == instructions
+    assert row["model: slots of H100, sm_90"] == f"{100 * instructions * 3350 / 32 / (4 * 32 * 132 * 1.98):.0f}%"
+    assert rows["step Lamb bf16 bf16 (bf16 moments) noise, gaussian"]["B/param, sectors"] == 4 + 4 + 4 + 2 * 4
+
+
 @helpers.needs_emulation
 @pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}], ids=["", "compact"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -95,4 +128,7 @@ def test_report(kernels):
     rows = static_cuda.report_rows()
     assert {row.target for row in rows} >= set(TARGETS)
     assert all(row.access_bits == 128 and row.spilled == 0 and row.bytes == row.floor for row in rows)
-    assert len(static_cuda.markdown().splitlines()) == 2 + len({kernel.name for kernel in static_cuda.kernels()})
+    assert {row.kernel.partition(COMPACT)[1] for row in rows} == {"", COMPACT}
+    table, model = static_cuda.markdown().split(f"\n\n### {static.SLOTS}\n\n")
+    assert len(table.splitlines()) == 2 + len({kernel.name for kernel in static_cuda.kernels()})
+    assert len(model.splitlines()) == 2 + len(static_cuda.slot_rows())
