@@ -10,6 +10,8 @@
 
 #if defined(__CUDACC__)
 #define EXTRAP_HD __host__ __device__ __forceinline__
+// Constants in memory are not kept in registers beyond this point.
+#define EXTRAP_REREAD_MEMORY() asm volatile("" ::: "memory")
 // For what runs rarely and would take registers from what runs often.
 #define EXTRAP_HD_OUT_OF_LINE __host__ __device__ __noinline__
 #define EXTRAP_UNROLL _Pragma("unroll")
@@ -17,6 +19,7 @@
 #else
 #define EXTRAP_HD inline __attribute__((always_inline))
 #define EXTRAP_HD_OUT_OF_LINE EXTRAP_HD
+#define EXTRAP_REREAD_MEMORY()
 #if defined(__clang__)
 #define EXTRAP_UNROLL _Pragma("unroll")
 #else

@@ -246,7 +246,9 @@ struct StepKernel {
 
   static EXTRAP_HD V base(const Prepared& now, const Numbers& n) {
     const V x = n.x.template all<V>();
-    return now.adopts ? adopted(x, n.y) : x;
+    if (!now.adopts) return x;
+    return V::each(
+        [&](int k) { return adopted_base(x[k], Format<P>::template decode<A>(Format<P>::encode(x[k])), n.y[k]); });
   }
 
   static EXTRAP_HD void set_state(const Shared& s, const Prepared& now, const Part<kPart>& part, V x, const V* buffers,

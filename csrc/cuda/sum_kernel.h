@@ -9,7 +9,6 @@
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
-#include "cuda/lanes.h"
 #include "cuda/tile.h"
 
 namespace extrap::cuda {
@@ -66,7 +65,6 @@ struct NormSource {
   static constexpr int kValues = 2;
   static constexpr bool kReadsAhead = false;
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
-  using V = Lanes<A, kPart>;
   const Base* x;
   const P* y;  // null where it is x, or does not count
   const G* gradient;
@@ -98,36 +96,40 @@ struct NormSource {
   }
 
   template <class Place>
-  EXTRAP_HD V load_base(const Part<kPart>& part, const Place& place) const {
-    Tile<Base, kPart> xs;
+  EXTRAP_HD void load_x(const Part<kPart>& part, const Place& place, Tile<Base, kPart>& xs) const {
     xs.load(x, part, place);
-    if (!y) return xs.template all<V>();
+    if (!y) return;
     Tile<P, kPart> ys;
     ys.load(y, part, place);
-    return adopted(xs.template all<V>(), ys);
+    EXTRAP_UNROLL
+    for (int k = 0; k < kPart; ++k)
+      xs.set(k, adopted_base(xs[k], Format<P>::template decode<A>(Format<P>::encode(xs[k])), ys[k]));
   }
 
   template <class Place>
   EXTRAP_HD void add(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
+    Tile<Base, kPart> xs;
     Tile<Buffer, kPart> moments[kBuffers > 0 ? kBuffers : 1];
     Tile<G, kPart> gs;
-    const V base = load_base(part, place);
+    load_x(part, place, xs);
     gs.load(gradient, part, place);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) moments[b].load(buffers[b], part, place);
-    V u = unscaled_gradient(constants, gs.template all<V>());
-    if constexpr (Rule::kNorm == Norm::update) {
-      V own[kBuffers], z;
-      EXTRAP_UNROLL
-      for (int b = 0; b < kBuffers; ++b) own[b] = moments[b].template all<V>();
-      const V g = u;
-      rule.direction(g, g, base, own, u, z);
-    }
+    // One by one: as a vector, which is how a step takes a part, LARS's sums took 8% longer on an H200, and LAMB's 3%.
     EXTRAP_UNROLL
     for (int k = 0; k < kPart; ++k) {
       if (!part.has(k)) break;
-      add_square(base[k], sums[0][k]);
-      add_square(u[k], sums[1][k]);
+      A u = unscaled_gradient(constants, gs[k]);
+      if constexpr (Rule::kNorm == Norm::update) {
+        A own[kBuffers], z;
+        EXTRAP_UNROLL
+        for (int b = 0; b < kBuffers; ++b) own[b] = moments[b][k];
+        const A g = u;
+        rule.direction(g, g, xs[k], own, u, z);
+      }
+      add_square(xs[k], sums[0][k]);
+      add_square(u, sums[1][k]);
+      EXTRAP_REREAD_MEMORY();
     }
   }
 };

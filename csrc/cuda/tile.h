@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/formats.h"
-#include "core/step.h"
 #include "cuda/launch_table.h"
 #include "cuda/memory.h"
 
@@ -146,13 +145,5 @@ struct Tile {
       store_numbers(to, part);
   }
 };
-
-// x, or what somebody made of the parameter, which is y: see adopted_base().
-template <class V, class P, int kCount>
-EXTRAP_HD V adopted(V x, const Tile<P, kCount>& y) {
-  return V::each([&](int k) {
-    return adopted_base(x[k], Format<P>::template decode<typename Format<P>::Value>(Format<P>::encode(x[k])), y[k]);
-  });
-}
 
 }  // namespace extrap::cuda
