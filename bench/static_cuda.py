@@ -19,19 +19,10 @@ import torch
 
 from bench import accesses, baselines, gpu_model, report, sass
 from bench.static import SLOTS, KernelRow
-from extrap_kernels import _C
+from extrap_kernels import _C, selftest
 
 _STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16"}
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Which step has a rule's kernel. Without layer adaptation, no launch for norms comes before it.
-_STEPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Sgd": ("sgd", {}),
-    "SgdMomentum": ("sgd", {"momentum": 0.9}),
-    "Adam": ("adamw", {}),
-    "Lars": ("lars", {"layer_adaptation": False}),
-    "LarsMomentum": ("lars", {"momentum": 0.9, "layer_adaptation": False}),
-    "Lamb": ("lamb", {"layer_adaptation": False}),
-}
 # Operands of the noise: of every hash (csrc/core/random_bits.h), and of every angle of Gaussian noise (noise.h).
 _HASH, _ANGLE = "0x7feb352d", "0x3fff"
 
@@ -168,11 +159,22 @@ def report_rows() -> list[KernelRow]:
     return rows
 
 
+def _step_of(variant: str) -> tuple[Any, dict[str, Any]]:
+    """Return an optimizer and options whose step has the kernel of a rule's variant, such as SgdMomentum."""
+    name, has_momentum = variant.removesuffix("Momentum").lower(), variant.endswith("Momentum")
+    for optimizer, options in selftest.optimizers().values():
+        spec = optimizer.rule.SPEC  # type: ignore[attr-defined]
+        if spec.name.replace("_", "") == name and ("momentum" in options) is has_momentum:
+            # Without layer adaptation, no launch for norms comes before the step.
+            return optimizer, {**options, **({"layer_adaptation": False} if spec.norm else {})}
+    raise LookupError(f"no optimizer of the package has the rule of the kernel {variant!r}")
+
+
 @cache
-def _sectors(rule: str, param: str, gradient: str, compact: bool) -> float:
-    optimizer, options = _STEPS[rule]
+def _sectors(variant: str, param: str, gradient: str, compact: bool) -> float:
+    optimizer, options = _step_of(variant)
     state = {"state_dtype": torch.bfloat16} if compact else {}
-    return accesses.of_step(baselines.OURS[optimizer], _DTYPES[param], _DTYPES[gradient], {**options, **state}).sectors
+    return accesses.of_step(optimizer, _DTYPES[param], _DTYPES[gradient], {**options, **state}).sectors
 
 
 def slot_rows() -> list[dict[str, Any]]:
