@@ -151,7 +151,10 @@ struct Ops<FloatVector> {
 #elif defined(__FMA__)
     return _mm256_fmadd_ps(a, b, c);
 #else
-    return a * b + c;
+    typedef double Wide __attribute__((vector_size(2 * kVectorBytes)));
+    return __builtin_convertvector(
+        __builtin_convertvector(a, Wide) * __builtin_convertvector(b, Wide) + __builtin_convertvector(c, Wide),
+        FloatVector);
 #endif
   }
   // Below 2^31, where signed and unsigned agree: the signed conversion is the one that every instruction set has.
