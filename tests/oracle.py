@@ -33,8 +33,7 @@ def random_words(positions, *, key, parameter, step):
     """A 32-bit word for each int64 position, as uint64."""
     k = philox4x32((0, 0, parameter, step), key % 2**64)
     i = positions.astype(np.uint64)
-    h = (i & UINT32) ^ k[0]
-    h = (h + (i >> np.uint64(32)) * np.uint64(0x9E3779B9)) & UINT32
+    h = (i + k[0] + (i >> np.uint64(32)) * np.uint64(0x9E3779B9)) & UINT32
     h = (h ^ h >> np.uint64(16)) * np.uint64(0x7FEB352D) & UINT32
     h = (h ^ h >> np.uint64(15) ^ k[1]) * np.uint64(0x846CA68B) & UINT32
     return h ^ h >> np.uint64(16)

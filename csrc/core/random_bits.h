@@ -19,12 +19,21 @@ struct RandomKey {
     return {words.word[0], words.word[1]};
   }
 
-  // 32 bits for the position with these halves. U: uint32_t, or a vector of them. High: U, or uint32_t where all have
-  // it in common.
-  template <class U, class High>
-  EXTRAP_HD U bits(U low, High high) const {
-    U h = low ^ first;
-    h = h + high * 0x9E3779B9u;
+  // 32 bits for the position with these halves. U: uint32_t.
+  template <class U>
+  EXTRAP_HD U bits(U low, U high) const {
+    return hash(counter(low, high));
+  }
+
+  // What is hashed: it counts up with the lower half.
+  template <class U>
+  EXTRAP_HD U counter(U low, U high) const {
+    return low + (first + high * 0x9E3779B9u);
+  }
+
+  // U: uint32_t, or a vector of them.
+  template <class U>
+  EXTRAP_HD U hash(U h) const {
     h = (h ^ (h >> 16)) * 0x7feb352du;
     h = (h ^ (h >> 15) ^ second) * 0x846ca68bu;
     return h ^ (h >> 16);
