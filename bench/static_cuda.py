@@ -24,7 +24,7 @@ from extrap_kernels import _C, selftest
 _STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16"}
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Operands of the noise: of every hash (csrc/core/random_bits.h), and of every angle of Gaussian noise (noise.h).
-_HASH, _ANGLE = "0x7feb352d", "0x3fff"
+_HASH, _ANGLE = "0x7feb352d", "0x7fff00"
 
 
 class Kernel(NamedTuple):

@@ -51,7 +51,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.com
 # Relative to the largest element: of the base iterate, and of what is rounded to the parameter's dtype.
 _TOLERANCE = {
     torch.float32: (4e-6, 4e-6),
-    torch.float64: (1e-12, 1e-6),  # Gaussian noise has the precision of float32
+    torch.float64: (1e-12, 1e-12),
     torch.bfloat16: (4e-6, 2.0**-7),
     torch.float16: (4e-6, 2.0**-10),
     torch.complex64: (4e-6, 4e-6),

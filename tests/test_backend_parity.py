@@ -45,11 +45,12 @@ EXACT = [
     *({"extrapolation": direction, "noise": None} for direction in helpers.DIRECTIONS),
     noisy(None, "uniform", "absolute"),
     noisy("past_update", "uniform", "gradient"),
+    noisy(None, "gaussian", "gradient"),
+    noisy("past_update", "gaussian", "absolute"),
     helpers.EXTRAGRADIENT,
 ]
-# Gaussian noise and sums of squares may be rounded otherwise.
+# Sums of squares may be rounded otherwise.
 CLOSE = [noisy("past_gradient", noise, scale) for noise in ("gaussian", "uniform") for scale in ("tensor", "filter")]
-CLOSE += [noisy("past_update", "gaussian", scale) for scale in ("absolute", "gradient")]
 
 
 def trained(backend, rule_name, variant, perturbation, dtypes=helpers.DTYPES):

@@ -12,6 +12,7 @@ import torch
 from extrap_kernels import ExtrapSGD
 from extrap_kernels.reference import philox
 from extrap_kernels.reference.noise import noise
+from extrap_kernels.reference.random_bits import random_words
 
 ONES = 0xFFFFFFFF
 # kat_vectors of the Random123 distribution: counter, key, answer.
@@ -65,10 +66,11 @@ def test_noise_of_a_known_word(implementation, position, monkeypatch):
 
     half = word >> 16 if position % 2 else 0xC000
     assert drawn("uniform") == (half + 0.5 - 2**15) / 2**15
-    # The angle is (0x1000 + 1/2) / 2**14 - 1/2 of a quarter turn, the first axis' negative end, then the second one's.
-    radius, angle = (-2 * math.log((0xC000 + 0.5) / 2**16)) ** 0.5, (4096.5 / 16384 - 0.5) * math.pi / 2
-    expected = [-math.cos(angle), math.sin(angle), math.sin(angle), -math.cos(angle)][position]
-    assert drawn("gaussian") == pytest.approx(radius * expected, rel=1e-7)
+    # The angle is (0x1000 + 1/2) / 2**15 - 1/2 of a half turn, then (0x5000 + 1/2) / 2**15 - 1/2, mirrored.
+    radius, half_turns = (-2 * math.log((0xC000 + 0.5) / 2**16)) ** 0.5, (word >> 16 & 0x7FFF) + 0.5
+    angle = (half_turns / 32768 - 0.5) * math.pi
+    expected = math.sin(angle) if position % 2 else -math.cos(angle)
+    assert drawn("gaussian") == pytest.approx(radius * expected, abs=oracle.GAUSSIAN_ERROR)
 
 
 @pytest.mark.parametrize("layout", helpers.LAYOUTS)
@@ -81,7 +83,7 @@ def test_noise_is_that_of_the_contract(backend, kind, tolerance, dtype, layout):
         where = {"key": (seed + k) % 2**64, "parameter": k, "step": 1000 * k + 1}
         expected = oracle.noise(kind, oracle.positions(param), **where)
         actual = oracle.values(drawn(backend, param, kind, seed=seed, rank=k, before=k, step=1000 * k + 1))
-        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=0)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=helpers.describe)
@@ -97,13 +99,28 @@ def test_noise_does_not_depend_on_the_size(backend, threads):
     helpers.assert_same_bits(drawn(backend, large)[:4_099], drawn(backend, small))
 
 
-def test_gaussian_precision_of_each_instruction_set(native):
-    """Over enough numbers to meet the ends of the logarithm and the zeros of sine and cosine."""
-    expected = oracle.noise("gaussian", np.arange(2**19), key=3, parameter=0, step=1)
+def every_half(count):
+    """Gaussian noise of so many elements, in whose words each lower and each upper half occurs."""
+    where = {"key": 3, "parameter": 0, "step": 1}
+    positions = torch.arange(count)
+    words = random_words(positions[: count // 2], **where)
+    assert all(len(half.unique()) == 2**16 for half in (words & 0xFFFF, words >> 16))
+    return positions, noise("gaussian", positions, **where)
+
+
+def test_gaussian_bits_of_each_instruction_set(native):
+    """Of all radii and all points of the circle: some processors fuse a multiply-add, others go by way of double."""
+    positions, expected = every_half(2**21)
     for name in native.instruction_sets():
         native.select_instruction_set(name)
-        actual = oracle.values(drawn("cpu", torch.nn.Parameter(torch.zeros(2**19)), "gaussian", seed=3))
-        np.testing.assert_allclose(actual, expected, rtol=oracle.GAUSSIAN_ERROR, atol=0)
+        actual = drawn("cpu", torch.nn.Parameter(torch.zeros(len(positions))), "gaussian", seed=3)
+        helpers.assert_same_bits(actual, expected)
+
+
+def test_gaussian_precision():
+    positions, actual = every_half(2**21)
+    expected = oracle.noise("gaussian", positions.numpy(), key=3, parameter=0, step=1)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=oracle.GAUSSIAN_ERROR)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
@@ -112,7 +129,7 @@ def test_positions_beyond_32_bits(kind):
     where = {"key": 7, "parameter": 3, "step": 5}
     positions = np.array([0, 2**32 - 1, 2**32, 2**33 - 1, 2**33, 2**33 + 5, 2**40 + 2])
     actual = noise(kind, torch.from_numpy(positions), **where).double().numpy()
-    np.testing.assert_allclose(actual, oracle.noise(kind, positions, **where), rtol=oracle.GAUSSIAN_ERROR)
+    np.testing.assert_allclose(actual, oracle.noise(kind, positions, **where), rtol=0, atol=oracle.GAUSSIAN_ERROR)
     assert len(set(actual)) == len(positions)
 
 

@@ -15,8 +15,7 @@ def model_word(position, key, parameter, step):
     """The hash of docs/design.md, in Python's integers."""
     k = [int(w) for w in philox4x32((0, 0, parameter, step), key)]
     low, high = position & 0xFFFFFFFF, position >> 32
-    h = low ^ k[0]
-    h = (h + high * 0x9E3779B9) & 0xFFFFFFFF
+    h = (low + k[0] + high * 0x9E3779B9) & 0xFFFFFFFF
     h ^= h >> 16
     h = (h * 0x7FEB352D) & 0xFFFFFFFF
     h ^= h >> 15

@@ -39,40 +39,33 @@ EXTRAP_HD F polynomial(F x, float highest, Coefficients... others) {
   return sum;
 }
 
-// -2 ln((a + 1/2) / 2^16) for 16 bits `a`, relative error below 4e-7. The mantissa is taken from [sqrt(1/2), sqrt(2)),
-// so that there is no cancellation near 1; the polynomial is a minimax fit of -2 (log(1+f) - f + f^2/2) / f^3.
+// -2 ln u for u = (a + 1/2) / 2^16, where `a` is the lower half of a word. With u = 2^e (1 + f), the bits of a number
+// say e + f, which is log2(u) at the powers of two; t = 1 - f, and a minimax polynomial gives the rest. There is no
+// cancellation near u = 1, where t is 0.
 template <class F, class U>
-EXTRAP_HD F radius_square(U a) {
-  const U shifted = Ops<F>::bits(Ops<F>::from_integer(a) + 0.5f) + (0x3f800000u - 0x3f3504f3u);
-  const F exponent = Ops<F>::from_integer(shifted >> 23) - (127.0f + 16.0f);
-  const F f = Ops<F>::from_bits((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
-  const F p = polynomial(f, 0.203834694f, -0.320487734f, 0.342742558f, -0.398490058f, 0.499665338f, -0.666684914f);
-  const F square = f * f;
-  // -2 ln 2 in two parts, of which the first times the exponent is exact.
-  const F small = Ops<F>::multiply_add(exponent, F{} + 4.24388880e-4f, (square * f) * p);
-  const F mantissa_part = Ops<F>::multiply_add(f, F{} - 2.0f, square + small);
-  return Ops<F>::multiply_add(exponent, F{} - 1.38671875f, mantissa_part);
+EXTRAP_HD F radius_square(U word) {
+  const U bits = Ops<F>::bits(Ops<F>::from_bits((word & 0xffffu) | 0x4b000000u) - (0x1p23f - 0.5f));
+  const F chord = Ops<F>::from_integer(0x47800000u - bits);  // -(e + f) 2^23
+  const F t = 2.0f - Ops<F>::from_bits((bits & 0x007fffffu) | 0x3f800000u);
+  const F bend = t * polynomial(t, 0.053811647f, -0.023477254f, 0.11110472f, 0.24452734f, -0.38599914f);
+  return Ops<F>::multiply_add(chord, F{} + 1.6525917e-7f, bend);
 }
 
-// A point of the unit circle, from the upper 16 bits of a word: 14 of them are the angle to an axis, at most an eighth
-// of a turn; one is the end of that axis, and one says which axis it is. Minimax polynomials in quarter turns, relative
-// error below 3e-7.
+// A point of the unit circle, from the upper half of a word: 15 bits are the angle in half turns, between -1/2 and 1/2,
+// and one mirrors the point. Minimax polynomials.
 template <class F, class U>
 EXTRAP_HD NoisePair<F> circle_point(U word) {
-  const F angle =
-      Ops<F>::multiply_add(Ops<F>::from_integer((word >> 16) & 0x3fffu), F{} + 0x1p-14f, F{} + (0x1p-15f - 0.5f));
+  const F angle = Ops<F>::from_bits(((word >> 8) & 0x007fff00u) | 0x3f800000u) - (1.5f - 0x1p-16f);
   const F q = angle * angle;
-  const F across = polynomial(q, -0.004601658f, 0.07968003f, -0.6459635f, 1.5707964f) * angle;
-  const F cosine = polynomial(q, -0.020417282f, 0.25360322f, -1.2336977f, 1.0f);
-  const F along = Ops<F>::from_bits(Ops<F>::bits(cosine) ^ (word & 0x80000000u));
-  const auto swapped = (word & 0x40000000u) != 0u;
-  return {swapped ? across : along, swapped ? along : across};
+  const F cosine = polynomial(q, -1.2221271f, 4.0412836f, -4.933938f, 0.9999933f);
+  const F sine = polynomial(q, -0.5546362f, 2.541899f, -5.167143f, 3.141582f) * angle;
+  return {Ops<F>::from_bits(Ops<F>::bits(cosine) ^ (word & 0x80000000u)), sine};
 }
 
-// Box-Muller.
+// Box-Muller. To within 4e-5, far less than any number of elements could tell.
 template <class F, class U>
 EXTRAP_HD NoisePair<F> gaussian_noise(U word) {
-  const F radius = Ops<F>::sqrt(radius_square<F>(word & 0xffffu));
+  const F radius = Ops<F>::sqrt(radius_square<F>(word));
   const NoisePair<F> point = circle_point<F>(word);
   return {radius * point.even, radius * point.odd};
 }

@@ -23,8 +23,17 @@ struct RandomKey {
   // it in common.
   template <class U, class High>
   EXTRAP_HD U bits(U low, High high) const {
-    U h = low ^ first;
-    h = h + high * 0x9E3779B9u;
+    return hash(counter(low, high));
+  }
+
+  // What is hashed: it counts up with the lower half.
+  template <class U, class High>
+  EXTRAP_HD U counter(U low, High high) const {
+    return low + (first + high * 0x9E3779B9u);
+  }
+
+  template <class U>
+  EXTRAP_HD U hash(U h) const {
     h = (h ^ (h >> 16)) * 0x7feb352du;
     h = (h ^ (h >> 15) ^ second) * 0x846ca68bu;
     return h ^ (h >> 16);

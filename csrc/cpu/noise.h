@@ -1,6 +1,8 @@
-// Random numbers for the elements of a block, in the order of memory: the noise, its amplitude, and the bits that round
-// the state.
+// Random numbers for elements that follow each other in memory: their noise, its amplitude, and the bits that round the
+// state.
 #pragma once
+
+#include <iterator>
 
 #include "core/noise.h"
 #include "cpu/tile.h"
@@ -32,52 +34,68 @@ struct MemoryOrder {
 };
 constexpr MemoryOrder kMemoryOrder;
 
-// Noise of the kBlock elements from `position` on, which is even.
-EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, uint64_t position, float* to) {
-  const WordVector order = load_bytes<WordVector>(kPairOrder.offset);
-  EXTRAP_UNROLL
-  for (uint32_t i = 0; i < kBlock; i += 2 * kFloats) {
-    const uint64_t first = (position + i) >> 1;
-    const uint32_t high = static_cast<uint32_t>(first >> 32);
-    const WordVector low = order + static_cast<uint32_t>(first);
-    // A comparison gives -1 in the lanes where the sum wrapped, which is rare and costs a product of vectors.
-    const WordVector word = static_cast<uint32_t>(first) <= 0xffffffffu - kFloats
-                                ? key.bits(low, high)
-                                : key.bits(low, high - reinterpret_cast<WordVector>(low < order));
-    const NoisePair<FloatVector> n = noise_of<FloatVector>(kind, word);
-    const FloatVector ordered[2] = {interleave_low(n.even, n.odd), interleave_high(n.even, n.odd)};
-    memcpy(to + i, ordered, sizeof ordered);
+// Random numbers are made for so many elements at a time: enough for a loop whose constants stay in registers and whose
+// turns do not wait for each other, and few enough that memory is not left idle meanwhile.
+constexpr int kRun = 256;
+static_assert(kRun % kBlock == 0);
+
+// Noise of `count` elements from `position` on, or of a few more, as vectors are filled. The position is even, and its
+// upper half is that of all.
+template <Noise kKind>
+__attribute__((noinline)) void fill_pairs(RandomKey key, uint64_t position, int64_t count, float* to) {
+  const uint64_t pair = position >> 1;
+  WordVector counter = load_bytes<WordVector>(kPairOrder.offset) +
+                       key.counter(static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32));
+  for (int64_t i = 0; i < count; i += 2 * kFloats) {
+    const NoisePair<FloatVector> n = noise_of<FloatVector>(kKind, key.hash(counter));
+    store(to + i, interleave_low(n.even, n.odd));
+    store(to + i + kFloats, interleave_high(n.even, n.odd));
+    counter = counter + static_cast<uint32_t>(kFloats);
   }
 }
 
-// How many of the elements from `begin + filled` on follow each other in the whole tensor, and at most `most`.
-EXTRAP_HD int64_t in_extent(const TensorEntry& t, int64_t begin, int64_t filled, int64_t most) {
-  const int64_t left = extent_left(t, begin + filled);
-  const int64_t count = left < most ? left : most;
-  return count < kBlock - filled ? count : kBlock - filled;
+// The same for a kind known at run time: a branch in the loop would keep its constants out of registers.
+template <int64_t kKind = 1>
+EXTRAP_HD void fill_run(Noise kind, const RandomKey& key, uint64_t position, int64_t count, float* to) {
+  if constexpr (kKind + 1 < static_cast<int64_t>(std::size(kNoiseNames)))
+    if (static_cast<int64_t>(kind) != kKind) return fill_run<kKind + 1>(kind, key, position, count, to);
+  fill_pairs<static_cast<Noise>(kKind)>(key, position, count, to);
 }
 
-EXTRAP_HD bool is_whole(const TensorEntry& t) { return t.extent >= t.numel; }
+EXTRAP_HD int64_t until_carry(int64_t position) { return (int64_t{1} << 32) - (position & 0xffffffff); }
 
-// The same for elements whose positions may begin anywhere and have gaps: each extent is cut out of whole blocks.
-__attribute__((noinline)) inline void fill_shard_noise(Noise kind, const RandomKey& key, const TensorEntry& t,
-                                                       int64_t begin, float* to) {
-  alignas(64) float block[kBlock];
-  for (int64_t filled = 0; filled < kBlock;) {
+// Whether the elements follow each other in the whole tensor, at positions with the same upper half.
+EXTRAP_HD bool is_run(const TensorEntry& t, int64_t begin, int64_t count) {
+  return t.extent >= t.numel && until_carry(t.offset + begin) >= count;
+}
+
+// How many of the elements from `begin` on, at most `count`, are a run.
+EXTRAP_HD int64_t run_length(const TensorEntry& t, int64_t begin, int64_t count) {
+  const int64_t left = extent_left(t, begin), carry = until_carry(position(t, begin));
+  const int64_t length = left < carry ? left : carry;
+  return length < count ? length : count;
+}
+
+// The noise of elements that are several runs, or begin at an odd position: each run is cut out of whole vectors.
+__attribute__((noinline)) inline void fill_scattered_noise(Noise kind, const RandomKey& key, const TensorEntry& t,
+                                                           int64_t begin, int64_t count, float* to) {
+  alignas(64) float whole[kRun + 2 * kFloats];
+  for (int64_t filled = 0, length; filled < count; filled += length) {
     const int64_t first = position(t, begin + filled), skip = first % 2;
-    fill_noise(kind, key, static_cast<uint64_t>(first - skip), block);
-    const int64_t count = in_extent(t, begin, filled, kBlock - skip);
-    memcpy(to + filled, block + skip, static_cast<size_t>(count) * sizeof(float));
-    filled += count;
+    length = run_length(t, begin + filled, count - filled);
+    fill_run(kind, key, static_cast<uint64_t>(first - skip), skip + length, whole);
+    memcpy(to + filled, whole + skip, static_cast<size_t>(length) * sizeof(float));
   }
 }
 
-// Noise of the kBlock elements from element `begin` of a tensor, which is even.
-EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, const TensorEntry& t, int64_t begin, float* to) {
-  if (is_whole(t) && t.offset % 2 == 0)
-    fill_noise(kind, key, static_cast<uint64_t>(t.offset + begin), to);
+// Noise of `count` elements from element `begin` of a tensor, at most kRun; the array has room for whole blocks.
+EXTRAP_HD void fill_noise(Noise kind, const RandomKey& key, const TensorEntry& t, int64_t begin, int64_t count,
+                          float* to) {
+  const int64_t first = t.offset + begin;
+  if (first % 2 == 0 && is_run(t, begin, count))
+    fill_run(kind, key, static_cast<uint64_t>(first), count, to);
   else
-    fill_shard_noise(kind, key, t, begin, to);
+    fill_scattered_noise(kind, key, t, begin, count, to);
 }
 
 // noise_std * s for elements from `begin`, where s is the rms of each element's row.
@@ -93,34 +111,24 @@ EXTRAP_HD void fill_amplitude(const TensorEntry& t, A noise_std, int64_t begin, 
   }
 }
 
-// Bits that round the kBlock elements from `position` on, whose positions have the upper half in common.
-EXTRAP_HD void fill_rounding(RandomKey key, uint64_t position, uint32_t* to) {
-  const WordVector first = load_bytes<WordVector>(kMemoryOrder.offset) + static_cast<uint32_t>(position);
-  EXTRAP_UNROLL
-  for (int i = 0; i < kBlock; i += kFloats) {
-    const WordVector bits = key.bits(first + static_cast<uint32_t>(i), static_cast<uint32_t>(position >> 32));
+// Bits that round `count` elements from `position` on, or a few more; the upper half of the position is that of all.
+__attribute__((noinline)) inline void fill_words(RandomKey key, uint64_t position, int64_t count, uint32_t* to) {
+  WordVector counter = load_bytes<WordVector>(kMemoryOrder.offset) +
+                       key.counter(static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32));
+  for (int64_t i = 0; i < count; i += kFloats) {
+    const WordVector bits = key.hash(counter);
     memcpy(to + i, &bits, sizeof bits);
+    counter = counter + static_cast<uint32_t>(kFloats);
   }
 }
 
-// The same for any elements of a tensor.
-__attribute__((noinline)) inline void fill_scattered_rounding(RandomKey key, const TensorEntry& t, int64_t begin,
-                                                              uint32_t* to) {
-  for (int64_t filled = 0; filled < kBlock;) {
-    const uint64_t first = static_cast<uint64_t>(position(t, begin + filled));
-    const int64_t count = in_extent(t, begin, filled, kBlock);
-    for (uint64_t at = first; at < first + static_cast<uint64_t>(count); ++at, ++filled)
-      to[filled] = key.bits(static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32));
+// Bits that round `count` elements from element `begin` of a tensor; the array has room for a vector more.
+EXTRAP_HD void fill_rounding(const RandomKey& key, const TensorEntry& t, int64_t begin, int64_t count, uint32_t* to) {
+  if (is_run(t, begin, count)) return fill_words(key, static_cast<uint64_t>(t.offset + begin), count, to);
+  for (int64_t filled = 0, length; filled < count; filled += length) {
+    length = run_length(t, begin + filled, count - filled);
+    fill_words(key, static_cast<uint64_t>(position(t, begin + filled)), length, to + filled);
   }
-}
-
-// Bits that round the kBlock elements from element `begin` of a tensor on.
-EXTRAP_HD void fill_rounding(RandomKey key, const TensorEntry& t, int64_t begin, uint32_t* to) {
-  const uint64_t first = static_cast<uint64_t>(t.offset + begin);
-  if (is_whole(t) && static_cast<uint32_t>(first) <= 0xffffffffu - kBlock)
-    fill_rounding(key, first, to);
-  else
-    fill_scattered_rounding(key, t, begin, to);
 }
 
 }  // namespace EXTRAP_ISA

@@ -18,25 +18,32 @@ struct TensorStep {
   RandomKey noise, rounding;
 };
 
+// The random numbers of a run of elements.
 template <class Rule, class Types, bool kNoise>
-EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const Block<Rule, Types>& b,
-                          bool streaming) {
+struct RandomRun {
+  alignas(64) float noise[kRun];
+  alignas(64) uint32_t rounding[kRun + kFloats];
+
+  EXTRAP_HD void fill(const TensorStep<Rule, Types>& s, int64_t begin, int64_t count) {
+    if constexpr (kNoise) fill_noise(s.config.noise, s.noise, s.tensor, begin, count, noise);
+    if constexpr (Block<Rule, Types>::kRoundsUnsigned)
+      if (!s.constants.extrapolates) fill_rounding(s.rounding, s.tensor, begin, count, rounding);
+  }
+};
+
+// The block lies `at` in the run.
+template <class Rule, class Types, bool kNoise>
+EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const Block<Rule, Types>& b, bool streaming,
+                          const RandomRun<Rule, Types, kNoise>& random, int64_t at) {
   using A = typename Types::A;
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
-  constexpr bool kRounds = Block<Rule, Types>::kRoundsUnsigned;
   // Copies, which no store to the tensors can change.
   const StepConstants<A> c = s.constants;
   const Rule rule = s.rule;
-  alignas(64) float noise[kNoise ? kBlock : 1];
   alignas(64) A amplitude[kNoise ? kBlock : 1];
-  alignas(64) uint32_t random[kRounds ? kBlock : 1];
-  if constexpr (kNoise) {
-    fill_noise(s.config.noise, s.noise, s.tensor, begin, noise);
+  if constexpr (kNoise)
     if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
-  }
-  if constexpr (kRounds)
-    if (!c.extrapolates) fill_rounding(s.rounding, s.tensor, begin, random);
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kLanes) {
     V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
@@ -49,12 +56,12 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
       y = extragradient_step(rule, c, g, l, x, buffers);
     } else {
       y = corrected_step(rule, c, g, l, x, buffers);
-      for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], random);
+      for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], random.rounding + at);
     }
     if (!b.base_is_y()) store(b.base + i, x);
     if constexpr (kNoise) {
       V n, scale = V{} + c.noise_std;
-      load_noise(noise + i, n);
+      load_noise(random.noise + at + i, n);
       if (c.gradient_noise) scale = gradient_amplitude(c, l);
       if (s.tensor.rms) scale = load<V>(amplitude + i);
       y = y + n * scale;
@@ -67,7 +74,9 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
 template <class Rule, class Types, bool kNoise>
 __attribute__((noinline)) void step_part(const TensorStep<Rule, Types>& s, int64_t begin, int64_t end) {
   PaddedBlock<Rule, Types> part({s.tensor, begin}, static_cast<size_t>(end - begin), s.constants.adopts);
-  step_block<Rule, Types, kNoise>(s, begin, part.block, false);
+  RandomRun<Rule, Types, kNoise> random;
+  random.fill(s, begin, kBlock);
+  step_block(s, begin, part.block, false, random, 0);
   part.store();
 }
 
@@ -79,11 +88,17 @@ EXTRAP_HD void step_chunk(const TensorStep<Rule, Types>& s, const Chunk& chunk, 
   const int64_t end = shifted_end < numel ? shifted_end : numel;
   int64_t i = chunk.begin + shift;
   if (chunk.begin == 0 && shift > 0) step_part<Rule, Types, kNoise>(s, 0, shift < end ? shift : end);
-  for (; i + kBlock <= end; i += kBlock) {
-    const Block<Rule, Types> block(s.tensor, i);
-    // Not past the end: small tensors would fetch what nobody needs.
-    if (i + kPrefetchElements < numel) prefetch(block, s.constants.adopts);
-    step_block<Rule, Types, kNoise>(s, i, block, streaming);
+  RandomRun<Rule, Types, kNoise> random;
+  for (int64_t left = (end - i) / kBlock * kBlock; left > 0;) {
+    const int64_t count = left < kRun ? left : kRun;
+    random.fill(s, i, count);
+    for (int64_t at = 0; at < count; at += kBlock, i += kBlock) {
+      const Block<Rule, Types> block(s.tensor, i);
+      // Not past the end: small tensors would fetch what nobody needs.
+      if (i + kPrefetchElements < numel) prefetch(block, s.constants.adopts);
+      step_block(s, i, block, streaming, random, at);
+    }
+    left -= count;
   }
   if (streaming) finish_streaming();
   if (i < end) step_part<Rule, Types, kNoise>(s, i, end);

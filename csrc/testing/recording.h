@@ -157,8 +157,7 @@ struct Ops<testing::Number<float>> {
   using Word = testing::Word;
   using Half = testing::Half;
   static Number sqrt(Number v) { return Number::of("sqrt", v); }
-  // Only noise uses it, and says that it may be fused or not.
-  static Number multiply_add(Number a, Number b, Number c) { return a * b + c; }
+  static Number multiply_add(Number a, Number b, Number c) { return Number::of("fma", a, b, c); }
   static Number from_integer(Word w) { return Number::of("from_integer", w); }
   static Word bits(Number v) { return Word::of("bits", v); }
   static Number from_bits(Word w) { return Number::of("from_bits", w); }

@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from extrap_kernels.reference.random_bits import random_words
+from extrap_kernels.reference.root import square_root
 
 
-def _uniform(half: Tensor) -> Tensor:
-    return half.double() * 2.0**-15 + (2.0**-16 - 1)
+def _fused(a: Tensor, b: Tensor | float, c: Tensor | float) -> Tensor:
+    """Return ``a * b + c`` as processors round it that do so once: for all numbers below, double precision suffices."""
+    b, c = (v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float32, device=a.device) for v in (b, c))
+    return (a.double() * b.double() + c.double()).float()
 
 
-def _gaussian(word: Tensor, odd: Tensor) -> Tensor:
-    """Return one of the two coordinates of Box-Muller."""
-    radius = torch.sqrt(-2 * torch.log(((word & 0xFFFF).double() + 0.5) * 2.0**-16))
-    angle = (((word >> 16) & 0x3FFF).double() * 2.0**-14 + (2.0**-15 - 0.5)) * (math.pi / 2)
-    along = torch.where((word & 0x80000000) != 0, -angle.cos(), angle.cos())
-    swapped = (word & 0x40000000) != 0
-    return radius * torch.where(swapped != odd, angle.sin(), along)
+def _polynomial(x: Tensor, highest: float, second: float, *others: float) -> Tensor:
+    total = _fused(x, highest, second)
+    for coefficient in others:
+        total = _fused(total, x, coefficient)
+    return total
+
+
+def _uniform(word: Tensor) -> tuple[Tensor, Tensor]:
+    even, odd = (_fused(half.float(), 2.0**-15, 2.0**-16 - 1) for half in (word & 0xFFFF, word >> 16))
+    return even, odd
+
+
+def _number(bits: Tensor) -> Tensor:
+    """Return the float32 with these bits."""
+    return bits.to(torch.int32).view(torch.float32)
+
+
+def _radius_square(word: Tensor) -> Tensor:
+    bits = (_number((word & 0xFFFF) | 0x4B000000) - 8388607.5).view(torch.int32)
+    chord = (0x47800000 - bits).float()
+    t = 2.0 - _number((bits & 0x007FFFFF) | 0x3F800000)
+    bend = t * _polynomial(t, 0.053811647, -0.023477254, 0.11110472, 0.24452734, -0.38599914)
+    return _fused(chord, 1.6525917e-7, bend)
+
+
+def _circle_point(word: Tensor) -> tuple[Tensor, Tensor]:
+    angle = _number(((word >> 8) & 0x007FFF00) | 0x3F800000) - 1.4999847412109375
+    q = angle * angle
+    cosine = _polynomial(q, -1.2221271, 4.0412836, -4.933938, 0.9999933)
+    sine = _polynomial(q, -0.5546362, 2.541899, -5.167143, 3.141582) * angle
+    return _number(cosine.view(torch.int32) ^ (word & 0x80000000).to(torch.int32)), sine
+
+
+def _gaussian(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Box-Muller."""
+    radius = square_root(_radius_square(word))
+    even, odd = _circle_point(word)
+    return radius * even, radius * odd
+
+
+_PAIRS = {"uniform": _uniform, "gaussian": _gaussian}
 
 
 def noise(kind: str, position: Tensor, *, key: int, parameter: int, step: int) -> Tensor:
@@ -34,11 +69,8 @@ def noise(kind: str, position: Tensor, *, key: int, parameter: int, step: int) -
         step: the parameter's step count after the step that uses the noise, from 1.
 
     Returns:
-        float32 tensor with the shape of ``position``. Uniform noise is exact; Gaussian noise is the float64 value
-        rounded once.
+        float32 tensor with the shape of ``position``.
     """
-    odd = (position & 1) != 0
     word = random_words(position >> 1, key=key, parameter=parameter, step=step)
-    if kind == "uniform":
-        return _uniform(torch.where(odd, word >> 16, word & 0xFFFF)).float()
-    return _gaussian(word, odd).float()
+    even, odd = _PAIRS[kind](word)
+    return torch.where((position & 1) != 0, odd, even)

@@ -32,8 +32,8 @@ def random_words(position: Tensor, *, key: int, parameter: int, step: int) -> Te
         int64 tensor with values in [0, 2**32).
     """
     k0, k1, _, _ = philox4x32((0, 0, parameter, step), key % 2**64)
-    h = (position & _MASK32) ^ k0
-    h = (h + _times((position >> 32) & _MASK32, 0x9E3779B9)) & _MASK32
+    high = _times((position >> 32) & _MASK32, 0x9E3779B9)
+    h = ((position & _MASK32) + ((k0 + high) & _MASK32)) & _MASK32
     h = h ^ (h >> 16)
     h = _times(h, 0x7FEB352D)
     h = h ^ (h >> 15) ^ k1

@@ -57,8 +57,10 @@ EXTRAP_HD NoisePair<F> coin_noise(U word) {
 }
 
 """
-_REFERENCE_COIN = """    if kind == "coin":
-        return (2 * torch.where(odd, word >> 31, word & 1) - 1).float()
+_REFERENCE_COIN = """def _coin(word: Tensor) -> tuple[Tensor, Tensor]:
+    return 2.0 * (word & 1).float() - 1.0, 2.0 * (word >> 31).float() - 1.0
+
+
 """
 _TRITON_COIN = """@triton.jit
 def coin_pair(word):
@@ -75,7 +77,8 @@ NOISE = {
     ],
     "extrap_kernels/options.py": [('(None, "uniform", "gaussian")', '(None, "uniform", "gaussian", "coin")')],
     "extrap_kernels/reference/noise.py": [
-        ("    return _gaussian(word, odd).float()\n", _REFERENCE_COIN + "    return _gaussian(word, odd).float()\n"),
+        ("def _gaussian(", _REFERENCE_COIN + "def _gaussian("),
+        ('"gaussian": _gaussian}', '"gaussian": _gaussian, "coin": _coin}'),
     ],
     "triton_kernels/kernels/distributions.py": [
         ("@triton.jit\ndef gaussian_pair(", _TRITON_COIN + "@triton.jit\ndef gaussian_pair("),

@@ -3,7 +3,7 @@
 The identities, and no others, hold for every input in IEEE arithmetic that rounds once per operation. A NaN counts as
 equal to any other, as its sign and payload depend on the processor.
 
-- ``a + b = b + a``, ``a * b = b * a``; ``a - b = a + (-b)``; ``-(-a) = a``;
+- ``a + b = b + a``, ``a * b = b * a``, also in a multiply-add; ``a - b = a + (-b)``; ``-(-a) = a``;
 - ``(-a) * b = -(a * b)``, ``(-a) / b = -(a / b)``; ``a * 1 = a / 1 = a``; ``reciprocal(a) = 1 / a``;
 - operations on constants have the result of that operation;
 - ``|a|``, ``sign`` and ``isnan`` by comparisons; ``a > b`` is ``b < a``, ``a != b`` is ``not a == b``;
@@ -167,6 +167,9 @@ class Canonical:
                 return self.of("neg", (self.of("mul", (self.of("neg", (this,)), other)),))
         return None
 
+    def _fma(self, a, b, c):
+        return self.of("fma", (b, a, c)) if b < a else None
+
     def _div(self, a, b):
         if self.value(b) == 1:
             return a
@@ -263,6 +266,9 @@ class Canonical:
 
     def _wide_xor(self, a, b):
         return self.of("xor", (a, b)) if self._is_word(a) and self._is_word(b) else None
+
+    def _wide_or(self, a, b):
+        return self.of("or", (a, b)) if self._is_word(a) and self._is_word(b) else None
 
     def _wide_rshift(self, a, bits):
         return self.of("rshift", (a, bits)) if self._is_word(a) else None

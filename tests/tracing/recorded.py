@@ -165,6 +165,10 @@ class Recorded:
     def sign(self):
         return self._unary("sign")
 
+    def fma(self, b, c):
+        b, c = (v if isinstance(v, Recorded) else self.constant(v, self.dtype) for v in (b, c))
+        return self._new("fma", self, b, c)
+
     def sqrt(self):
         return self._unary("sqrt", math.sqrt)
 

@@ -76,10 +76,11 @@ def words(key, module=philox):
         return _named("word", module.philox4x32(_words(4), key))
 
 
-def uniform():
-    """Trace the formula of uniform noise. In float64, and exact in 24 bits: what it is rounded to is the same."""
-    (word,) = _words(1)
-    return _named("noise", [noise._uniform(half) for half in (word & 0xFFFF, word >> 16)])
+def noise_of(kind):
+    """Trace the noise of two elements that share a word."""
+    stand_ins = {"_fused": Recorded.fma, "square_root": Recorded.sqrt}  # by their results: rounded once
+    with mock.patch.multiple(noise, **stand_ins):
+        return _named("noise", getattr(noise, f"_{kind}")(*_words(1)))
 
 
 def bits(key, count):

@@ -70,6 +70,10 @@ def umulhi(a, b):
     return Recorded(a.dtype, Node("imulhi", (a.node, b.node)))
 
 
+def fma(a, b, c):
+    return a.fma(b, c)
+
+
 def _zero(*_):
     return Recorded.constant(0, torch.int32)
 
@@ -95,6 +99,7 @@ language.__dict__.update(
     join=join,
     where=where,
     umulhi=umulhi,
+    fma=fma,
     full=lambda shape, value, dtype: Recorded.constant(value, dtype),
     zeros=lambda shape, dtype: Recorded.constant(0, dtype),
     zeros_like=lambda like: Recorded.constant(0, like.dtype),

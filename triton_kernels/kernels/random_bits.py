@@ -23,8 +23,7 @@ def random_key(key, index, step):
 @triton.jit
 def random_bits(first, second, position):
     """Return a random uint32 for each int64 position; ``first`` and ``second`` are those of :func:`random_key`."""
-    h = position.to(tl.uint32) ^ first
-    h += (position >> 32).to(tl.uint32) * 0x9E3779B9
+    h = position.to(tl.uint32) + (first + (position >> 32).to(tl.uint32) * 0x9E3779B9)
     h = (h ^ (h >> 16)) * 0x7FEB352D
     h = (h ^ (h >> 15) ^ second) * 0x846CA68B
     return h ^ (h >> 16)
