@@ -90,7 +90,7 @@ def cells(p, COUNT: tl.constexpr):
 def tensor_row(tensors, i, BUFFERS: tl.constexpr):
     """Load row ``i`` with the addresses of ``BUFFERS`` buffers."""
     p = tensors + i * TENSOR_COLUMNS
-    return TensorRow(*cells(p, BUFFER_COLUMN), cells(p + BUFFER_COLUMN, BUFFERS))
+    return TensorRow(*cells(p, BUFFER_COLUMN), cells(p + BUFFER_COLUMN, BUFFERS))  # type: ignore[call-arg]
 
 
 @triton.jit
