@@ -9,6 +9,7 @@
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
+#include "cuda/block_tile.h"
 #include "cuda/lanes.h"
 #include "cuda/tile.h"
 
@@ -71,6 +72,7 @@ struct NormSource {
   const P* y;  // null where it is x, or does not count
   const G* gradient;
   const Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
+  const uint8_t* exponents[kBuffers > 0 ? kBuffers : 1];
   StepConstants<A> constants;
   Rule rule;
 
@@ -88,7 +90,10 @@ struct NormSource {
         rule(table.config, entry(table, i)) {
     y = table.pointer<const P>(kY, i);
     EXTRAP_UNROLL
-    for (int k = 0; k < kBuffers; ++k) buffers[k] = table.pointer<const Buffer>(static_cast<Column>(kBuffer0 + k), i);
+    for (int k = 0; k < kBuffers; ++k) {
+      buffers[k] = table.pointer<const Buffer>(static_cast<Column>(kBuffer0 + k), i);
+      exponents[k] = table.pointer<const uint8_t>(static_cast<Column>(kExponents0 + k), i);
+    }
   }
 
   EXTRAP_HD bool aligned() const {
@@ -108,6 +113,17 @@ struct NormSource {
   }
 
   template <class Place>
+  EXTRAP_HD V moment(int b, const Tile<Buffer, kPart>& stored, const Part<kPart>& part, const Place& place) const {
+    if constexpr (kInBlocks<Buffer>) {
+      Exponents<kPart> e;
+      e.load(exponents[b], part, place);
+      return decoded(Rule::Buffers::is_signed(b), stored, e);
+    } else {
+      return stored.template all<V>();
+    }
+  }
+
+  template <class Place>
   EXTRAP_HD void add(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
     Tile<Buffer, kPart> moments[kBuffers > 0 ? kBuffers : 1];
     Tile<G, kPart> gs;
@@ -119,7 +135,7 @@ struct NormSource {
     if constexpr (Rule::kNorm == Norm::update) {
       V own[kBuffers], z;
       EXTRAP_UNROLL
-      for (int b = 0; b < kBuffers; ++b) own[b] = moments[b].template all<V>();
+      for (int b = 0; b < kBuffers; ++b) own[b] = moment(b, moments[b], part, place);
       const V g = u;
       rule.direction(g, g, base, own, u, z);
     }
@@ -222,7 +238,12 @@ struct SumKernel {
     }
   }
 
-  static EXTRAP_HD void work(const LaunchTable&, Shared& s, const Prepared& now, int thread) {
+  template <class Warp>
+  static EXTRAP_HD void work(const LaunchTable&, Shared& s, const Prepared& now, const Warp& warp) {
+    warp.each([&](int thread) { add_up(s, now, thread); });
+  }
+
+  static EXTRAP_HD void add_up(Shared& s, const Prepared& now, int thread) {
     double sums[kValues][kPart] = {};
     if (kTo == SumsTo::rows && now.team == kWarp)
       add_row<kWarp>(now, thread, sums);
