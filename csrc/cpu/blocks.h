@@ -23,7 +23,8 @@ EXTRAP_HD void store_codes(const float* kept, const uint32_t* random, uint8_t* c
   for (int block = 0; block < kBlock; block += kBlockNumbers) {
     WordVector largest = {};
     for (int i = block; i < block + kBlockNumbers; i += kFloats)
-      largest = larger(largest, Codec::magnitude(load_bytes<FloatVector>(kept + i)));
+      largest = larger(largest, Codec::magnitude(load_bytes<FloatVector>(kept + i)) +
+                                    Codec::added(load_bytes<WordVector>(random + i)));
     const uint32_t exponent = Codec::exponent(largest_lane(largest));
     exponents[block / kBlockNumbers] = static_cast<uint8_t>(exponent);
     for (int i = block; i < block + kBlockNumbers; i += kFloats) {

@@ -73,10 +73,7 @@ EXTRAP_HD WordVector widen_bytes(ByteVector bytes) { return __builtin_convertvec
 // Of words below 256.
 EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) { return __builtin_convertvector(words, ByteVector); }
 
-// Of words below 2^31.
-EXTRAP_HD WordVector larger(WordVector a, WordVector b) {
-  return reinterpret_cast<IntVector>(a) > reinterpret_cast<IntVector>(b) ? a : b;
-}
+EXTRAP_HD WordVector larger(WordVector a, WordVector b) { return a > b ? a : b; }
 
 EXTRAP_HD uint32_t largest_lane(WordVector words) {
 #if defined(__AVX512F__)

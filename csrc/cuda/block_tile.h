@@ -51,18 +51,25 @@ EXTRAP_HD Lanes<float, kCount> decoded(bool is_signed, const Tile<Block8, kCount
   });
 }
 
-// A part's numbers of one buffer on their way to memory. `largest`: their magnitudes, of which those of all lanes of a
-// block are to be compared; where the elements follow each other, the first one is the largest of them.
+// A part's numbers of one buffer on their way to memory. `largest`: what their exponents are taken from, of which those
+// of all lanes of a block are to be compared; where the elements follow each other, the first one is the largest of
+// them.
 template <int kCount>
 struct PendingCodes {
   Lanes<float, kCount> kept;
   uint32_t largest[kCount];
 
-  EXTRAP_HD void set(bool is_signed, const Lanes<float, kCount>& values, const Part<kCount>& part) {
+  // random: a word for each.
+  EXTRAP_HD void set(bool is_signed, const Lanes<float, kCount>& values, const Lanes<uint32_t, kCount>& random,
+                     const Part<kCount>& part) {
     kept = Lanes<float, kCount>::each(
         [&](int k) { return is_signed ? values[k] : BlockCodec<kUnsigned>::kept(values[k]); });
     EXTRAP_UNROLL
-    for (int k = 0; k < kCount; ++k) largest[k] = part.has(k) ? BlockCodec<kSigned>::magnitude(kept[k]) : 0;
+    for (int k = 0; k < kCount; ++k) {
+      const uint32_t added =
+          is_signed ? BlockCodec<kSigned>::added(random[k]) : BlockCodec<kUnsigned>::added(random[k]);
+      largest[k] = part.has(k) ? BlockCodec<kSigned>::magnitude(kept[k]) + added : 0;
+    }
     if (part.stride != 1) return;
     EXTRAP_UNROLL
     for (int k = 1; k < kCount; ++k) largest[0] = largest[k] > largest[0] ? largest[k] : largest[0];
@@ -72,6 +79,7 @@ struct PendingCodes {
                         Tile<Block8, kCount>& codes, Exponents<kCount>& e) const {
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k) {
+      // Not by an index that is computed: that would need an address.
       e.of[k] = BlockCodec<kSigned>::exponent(part.stride == 1 ? largest[0] : largest[k]);
       const uint32_t code = is_signed ? BlockCodec<kSigned>::encode(kept[k], e.of[k], random[k])
                                       : BlockCodec<kUnsigned>::encode(kept[k], e.of[k], random[k]);

@@ -203,6 +203,7 @@ struct StepKernel {
   struct Pending {
     Numbers n;
     PendingCodes<kPart> codes[kHasBlocks ? kBuffers : 1];
+    Words random;
     V y, l;
   };
 
@@ -393,8 +394,9 @@ struct StepKernel {
           load(now, part, p.n);
           V buffers[kBuffers];
           p.y = compute(s, now, p.n, buffers, p.l);
+          p.random = rounding_bits(s, now, part);
           EXTRAP_UNROLL
-          for (int b = 0; b < kBuffers; ++b) p.codes[b].set(Signs::is_signed(b), buffers[b], part);
+          for (int b = 0; b < kBuffers; ++b) p.codes[b].set(Signs::is_signed(b), buffers[b], p.random, part);
         },
         [&](Pending& p, const auto& visit) {
           EXTRAP_UNROLL
@@ -406,10 +408,9 @@ struct StepKernel {
         },
         [&](int thread, Pending& p) {
           const Part<kPart> part = part_of(thread);
-          const Words random = rounding_bits(s, now, part);
           EXTRAP_UNROLL
           for (int b = 0; b < kBuffers; ++b)
-            p.codes[b].encode(Signs::is_signed(b), random, part, p.n.buffers[b], p.n.exponents[b]);
+            p.codes[b].encode(Signs::is_signed(b), p.random, part, p.n.buffers[b], p.n.exponents[b]);
           store(table, s, now, part, p.n, p.l, p.y);
         });
   }

@@ -1,9 +1,9 @@
 """Blocks of 16 numbers in 8 bits each, with a shared exponent. Readable twin of ``csrc/core/formats/block8.h``.
 
-A block is 16 numbers that follow each other in memory. Its exponent ``E`` is that of its largest magnitude, as
+A block is 16 numbers that follow each other in memory. Its exponent ``E`` is that of its largest magnitude, rounded, as
 float32 has it, and 12 at least. Magnitudes from ``2**(E - 6 - 127)`` on have an exponent of their own in their code,
-smaller ones are fixed-point. Signed buffers have a sign and 4 bits of mantissa. Unsigned buffers store their square root
-with 5 bits of mantissa, and what is not zero does not become zero. A block with a number that is infinite or not a
+smaller ones are fixed-point. Signed buffers have a sign and 4 bits of mantissa. Unsigned buffers store their square
+root with 5 bits of mantissa, and what is not zero does not become zero. A block with a number that is infinite or not a
 number reads as NaN: its exponent is 255, its codes are 0.
 """
 
@@ -113,16 +113,18 @@ class BlockFormat(Format):
         """
         pattern = _pattern(value if self.signed else value.sqrt())
         magnitude = pattern & 0x7FFFFFFF
-        e = (magnitude.amax(1, keepdim=True) >> _MANTISSA).clamp(min=SMALLEST)
-        low = e - _EXPONENTS
-        one, cut = low << _MANTISSA, _MANTISSA - self.mantissa
+        cut = _MANTISSA - self.mantissa
         added = torch.full_like(magnitude, 1 << (cut - 1))
         if random is not None:
             chosen = (random >> self.first_bit) & ((1 << self.bits) - 1)
             added = (chosen << (cut - self.bits)) + (1 << (cut - self.bits - 1))
+        # Of the numbers as they are rounded: one that is rounded up to a power of two takes its block along.
+        e = ((magnitude + added).amax(1, keepdim=True) >> _MANTISSA).clamp(SMALLEST, POISONED)
+        low = e - _EXPONENTS
+        one = low << _MANTISSA
         fixed_point = _pattern(_float(magnitude) + _float(one)) - (1 << _MANTISSA)
         cut_at = torch.where(magnitude < one, fixed_point, magnitude) + added
-        code = ((cut_at >> cut) - ((low - 1) << self.mantissa)).clamp(max=(8 << self.mantissa) - 1)
+        code = (cut_at >> cut) - ((low - 1) << self.mantissa)
         if self.signed:
             code = code | (pattern >> 31 << 7)
         else:

@@ -28,7 +28,6 @@ template <bool kSign>
 struct BlockCodec {
   static constexpr int kMantissa = kSign ? 4 : 5;
   static constexpr int kCut = 23 - kMantissa;  // bits of a float that are rounded off
-  static constexpr uint32_t kLargestCode = (8u << kMantissa) - 1;
   // The bits of a random word that round.
   static constexpr int kFirstBit = kSign ? 8 : 16, kBits = kSign ? 8 : 16;
 
@@ -46,10 +45,17 @@ struct BlockCodec {
     return Ops<V>::bits(kept) & 0x7fffffffu;
   }
 
-  // largest: the largest magnitude of the block.
+  // What is added to a magnitude before the bits that its code has no room for are cut off. random: a word.
+  template <class Word>
+  static EXTRAP_HD Word added(Word random) {
+    const Word chosen = (random >> kFirstBit) & ((1u << kBits) - 1);
+    return (chosen << (kCut - kBits)) + (1u << (kCut - kBits - 1));
+  }
+
+  // largest: of magnitude + added in the block. So one that is rounded up to a power of two takes its block along.
   static EXTRAP_HD uint32_t exponent(uint32_t largest) {
     const uint32_t e = largest >> 23;
-    return e < kSmallestExponent ? kSmallestExponent : e;
+    return e < kSmallestExponent ? kSmallestExponent : e < kPoisonedExponent ? e : kPoisonedExponent;
   }
 
   template <class V>
@@ -61,10 +67,7 @@ struct BlockCodec {
     const V absolute = Ops<V>::from_bits(pattern);
     // Below `one`, its exponent is that of all numbers.
     const Word fixed_point = Ops<V>::bits(absolute + one) - (1u << 23);
-    const Word chosen = (random >> kFirstBit) & ((1u << kBits) - 1);
-    const Word added = (chosen << (kCut - kBits)) + (1u << (kCut - kBits - 1));
-    Word code = (((absolute < one ? fixed_point : pattern) + added) >> kCut) - ((low - 1) << kMantissa);
-    code = code < kLargestCode ? code : Word{} + kLargestCode;
+    Word code = (((absolute < one ? fixed_point : pattern) + added(random)) >> kCut) - ((low - 1) << kMantissa);
     if constexpr (kSign)
       code = code | ((Ops<V>::bits(kept) >> 24) & 0x80u);
     else
