@@ -141,11 +141,14 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    about = machine.describe(torch.device("cuda"))
+    try:
+        rows = profile.rows()
+    except RuntimeError as error:
+        sys.exit(f"profile: {error}")
     title = f"Kernels on {profile.NUMEL:,} parameters, as ncu counts them"
-    rows = profile.rows()
     report.show(title, rows)
     if arguments.write_docs:
+        about = machine.describe(torch.device("cuda"))
         page = GENERATED / "gpu_kernels.md"
         report.write_between_marks(page, f"{report.described(about)}\n\n### {title}\n\n{report.markdown(rows)}")
         print(f"Written: {page}")

@@ -1,7 +1,6 @@
 """``python -m bench profile``: what the kernels do on the GPU of this machine, as Nsight Compute counts it.
 
-From the counts follows a model of other GPUs: the share of the issue slots, and of the units of double precision, that
-are busy if a kernel moves its bytes at the full bandwidth of a data sheet. Where one is above 1, it binds.
+From the counts follows a model of other GPUs, :mod:`bench.gpu_model`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench import baselines
+from bench.gpu_model import GPUS, percent
 from extrap_kernels import backends, ncu
 from extrap_kernels.ncu import ISSUE, MEMORY, SECTORS
 
@@ -18,23 +18,6 @@ NUMEL = 32_000_000
 TIME, REGISTERS = "gpu__time_duration.sum", "launch__registers_per_thread"
 INSTRUCTIONS, DOUBLES = "smsp__inst_executed.sum", "smsp__inst_executed_pipe_fp64.sum"
 Row = dict[str, Any]
-
-
-class Gpu(NamedTuple):
-    """From its data sheet: bytes per second, and instructions of a thread per second, of all kinds and of float64."""
-
-    name: str
-    bandwidth: float
-    issue: float
-    double: float
-
-
-def _gpu(name: str, gigabytes: float, multiprocessors: int, gigahertz: float, doubles_a_cycle: int) -> Gpu:
-    cycles = multiprocessors * gigahertz * 1e9
-    return Gpu(name, gigabytes * 1e9, 4 * 32 * cycles, doubles_a_cycle * cycles)
-
-
-GPUS = (_gpu("H100", 3350, 132, 1.98, 64), _gpu("RTX 4090", 1008, 128, 2.52, 2))
 
 
 class Case(NamedTuple):
@@ -46,9 +29,10 @@ class Case(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The optimizer, the dtype, and the values of the options."""
+        """The optimizer, the dtype, and the options."""
         dtype = {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.dtype]
-        return ", ".join([baselines.OURS[self.rule].__name__, dtype, *map(str, self.options.values())])
+        options = [f"{option}={value}".replace("torch.", "") for option, value in self.options.items()]
+        return ", ".join([baselines.OURS[self.rule].__name__, dtype, *options])
 
 
 def cases() -> list[Case]:
@@ -57,7 +41,7 @@ def cases() -> list[Case]:
         *(
             (rule, options)
             for rule in ("sgd", "adamw")
-            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"})
+            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"}, {"state_dtype": torch.bfloat16})
         ),
         ("sgd", {"noise": "gaussian", "noise_scale": "filter"}),
         ("sgd", {"max_grad_norm": 1.0}),
@@ -94,9 +78,8 @@ def _row(backend: str, title: str, kernel: dict[str, str]) -> Row:
         "issue slots": f"{ncu.number(kernel, ISSUE):.0f}%",
     }
     for gpu in GPUS:
-        elements = gpu.bandwidth / sectors
-        row[f"model: slots of {gpu.name}"] = f"{100 * instructions * elements / gpu.issue:.0f}%"
-        row[f"fp64 of {gpu.name}"] = f"{100 * doubles * elements / gpu.double:.0f}%"
+        row[f"model: slots of {gpu.name}"] = percent(gpu.issue_share(sectors, instructions))
+        row[f"fp64 of {gpu.name}"] = percent(gpu.double_share(sectors, doubles))
     return row
 
 
@@ -104,11 +87,17 @@ def rows() -> list[Row]:
     """Return a row for each kernel of each case, for both backends of GPUs.
 
     Raises:
-        RuntimeError: ``ncu`` is missing or failed.
+        RuntimeError: the GPU, the kernels or ``ncu`` are missing, or ``ncu`` failed.
     """
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device; run this on a machine with an NVIDIA GPU and its driver")
+    reasons = {backend: backends.missing_reason(backend) for backend in ("cuda", "triton")}
+    available = [backend for backend, reason in reasons.items() if reason is None]
+    if not available:
+        raise RuntimeError("; ".join(f"backend {backend!r}: {reason}" for backend, reason in reasons.items()))
     found = []
     metrics = [TIME, *SECTORS, *MEMORY, REGISTERS, INSTRUCTIONS, DOUBLES, ISSUE]
-    for backend in [name for name in ("cuda", "triton") if backends.missing_reason(name) is None]:
+    for backend in available:
         kernels = iter(ncu.count(f"from bench.profile import take_steps; take_steps({backend!r})", metrics))
         for case in cases():
             for kernel in kernels:

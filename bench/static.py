@@ -2,7 +2,8 @@
 
 One module per backend compiles the kernels and reads registers, spills and access widths from the result. It has
 ``report_rows() -> list[KernelRow]``; ``launches(rule, numels) -> int``, the launches of a step on tensors of these
-sizes; and ``markdown() -> str``, the table for ``docs/generated``. A module that is missing or cannot run here is
+sizes; and ``markdown() -> str``, the table for ``docs/generated``. It may have ``slot_rows() -> list[Row]``, how busy a
+model of GPUs says that a step keeps their issue slots. A module that is missing or cannot run here is
 reported with the reason.
 """
 
@@ -25,6 +26,7 @@ MODELS = {
     "Llama-2-7B": workloads.llama2_7b,
     "Llama-3-70B": workloads.llama3_70b,
 }
+SLOTS = "Issue slots, a model: the share that the shortest path takes if memory is the limit"
 Row = dict[str, Any]
 
 
@@ -67,15 +69,19 @@ def provider(backend: str) -> ModuleType:
     return module
 
 
-def kernel_rows() -> tuple[list[Row], list[str]]:
-    """Return a row per kernel and GPU, and a line for each backend that cannot be compiled here."""
-    rows, missing = [], []
+def kernel_rows() -> tuple[list[Row], list[Row], list[str]]:
+    """Return a row per kernel and GPU, those about issue slots, and a line for each backend that is missing here."""
+    rows: list[Row] = []
+    slots: list[Row] = []
+    missing = []
     for backend in PROVIDERS:
         try:
-            rows += [{"backend": backend, **row._asdict()} for row in provider(backend).report_rows()]
+            module = provider(backend)
+            rows += [{"backend": backend, **row._asdict()} for row in module.report_rows()]
+            slots += module.slot_rows() if hasattr(module, "slot_rows") else []
         except RuntimeError as error:
             missing.append(str(error))
-    return rows, missing
+    return rows, slots, missing
 
 
 def launch_rows() -> list[Row]:
@@ -124,10 +130,11 @@ def projection_rows(bandwidth: float) -> list[Row]:
 
 def sections(bandwidth: float) -> list[tuple[str, list[Row]]]:
     """Return the tables of the report with their titles; a title without rows is a note about a missing backend."""
-    rows, missing = kernel_rows()
+    rows, slots, missing = kernel_rows()
     projection = f"Projection, not measured: time of a step at {bandwidth:g} GB/s and the traffic floor"
     return [
         ("Kernels, as compiled", rows),
+        *([(SLOTS, slots)] if slots else []),
         *((line, []) for line in missing),
         ("Launches of a step", launch_rows()),
         (projection, projection_rows(bandwidth)),

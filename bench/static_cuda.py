@@ -1,4 +1,4 @@
-"""The CUDA kernels as nvcc compiled them into the extension: registers, spills, access widths, bytes moved.
+"""The CUDA kernels as nvcc compiled them into the extension: registers, spills, accesses, instructions, bytes moved.
 
 ``python -m bench static --write-docs`` writes :func:`markdown` to docs/generated/cuda_kernels.md, and
 ``python -m bench.static_cuda`` prints it. The bytes are counted in emulated steps.
@@ -6,22 +6,34 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-import extrap_kernels.testing  # noqa: F401, registers cuda-emulated
-from bench import baselines
-from bench.static import KernelRow
-from extrap_kernels import _C, ExtrapAdamW, ExtrapSGD
+from bench import accesses, baselines, gpu_model, report, sass
+from bench.static import SLOTS, KernelRow
+from extrap_kernels import _C
 
 _STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16"}
+_DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Which step has a rule's kernel. Without layer adaptation, no launch for norms comes before it.
+_STEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Sgd": ("sgd", {}),
+    "SgdMomentum": ("sgd", {"momentum": 0.9}),
+    "Adam": ("adamw", {}),
+    "Lars": ("lars", {"layer_adaptation": False}),
+    "LarsMomentum": ("lars", {"momentum": 0.9, "layer_adaptation": False}),
+    "Lamb": ("lamb", {"layer_adaptation": False}),
+}
+# Operands of the noise: of every hash (csrc/core/random_bits.h), and of every angle of Gaussian noise (noise.h).
+_HASH, _ANGLE = "0x7feb352d", "0x3fff"
 
 
 class Kernel(NamedTuple):
@@ -37,6 +49,7 @@ class Kernel(NamedTuple):
         wide_stores: instructions that store 128 bits to global memory.
         half_loads: those that load 64 bits of a tensor: four numbers of 16 bits, or one of float64.
         half_stores: those that store 64 bits.
+        instructions: of a step, those of an element on the shortest path, by the noise that is drawn ("": none).
     """
 
     name: str
@@ -48,6 +61,7 @@ class Kernel(NamedTuple):
     wide_stores: int
     half_loads: int
     half_stores: int
+    instructions: dict[str, float]
 
 
 def cuobjdump(*arguments: str) -> str:
@@ -96,10 +110,10 @@ def kernels(library: str = _C.__file__) -> list[Kernel]:
         for symbol, registers, stack, local in re.findall(
             r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage
         ):
-            text = code[symbol]
+            text, name = code[symbol], _readable(symbol)
             found.append(
                 Kernel(
-                    _readable(symbol),
+                    name,
                     target,
                     int(registers),
                     max(int(stack), int(local)),
@@ -108,6 +122,7 @@ def kernels(library: str = _C.__file__) -> list[Kernel]:
                     len(re.findall(r"STG\.E\S*\.128", text)),
                     len(re.findall(r"LDG\.E\.LTC128B\.64", text)),  # scalars of a launch have no hint
                     len(re.findall(r"STG\.E\S*\.64", text)),
+                    _instructions(name, text) if name.startswith("step") else {},
                 )
             )
     return sorted(found)
@@ -126,29 +141,63 @@ def _by_function(text: str) -> list[tuple[str, str]]:
     return [(part.split(None, 1)[0], part) for part in text.split("Function : ")[1:]]
 
 
-def bytes_moved(rule: str, dtype: torch.dtype) -> float:
-    """Return the bytes per parameter that an emulated step loads and stores."""
-    numel = 8192
-    params = [torch.ones(numel, dtype=dtype)]
-    types: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW}
-    optimizer = types[rule](params, backend="cuda-emulated", **baselines.OPTIONS[rule])
-    params[0].grad = torch.ones_like(params[0])
-    optimizer.step()
-    return sum(size for _, size, *_ in _C.testing.recorded_accesses(optimizer.step)) / numel
+def _instructions(name: str, code: str) -> dict[str, float]:
+    bits, elements = (128, 2) if "fp64" in name else (64, 4)  # of a tile, and of a part: kPart of step_kernel.h
+    ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
+    return {noise: sass.fewest_instructions(code, bits, operands) / elements for noise, operands in ways.items()}
+
+
+def bytes_moved(rule: str, dtype: torch.dtype, **options: Any) -> float:
+    """Return the bytes per parameter that an emulated step loads and stores; ``options`` are the optimizer's."""
+    return accesses.of_step(baselines.OURS[rule], dtype, dtype, {**baselines.OPTIONS[rule], **options}).bytes
 
 
 def report_rows() -> list[KernelRow]:
     """Return the step kernels of SGD with momentum and of Adam, for each GPU that the extension was built for."""
     rows = []
-    for rule, name in (("sgd", "SgdMomentum"), ("adamw", "Adam")):
-        for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-            moved = bytes_moved(rule, dtype)
-            for kernel in kernels():
-                if kernel.name in (f"step {name} {short} {short}", f"step {name} {short} {short} noise"):
-                    bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
-                    floor = baselines.our_bytes(rule, dtype)
-                    label = f"{kernel.name}"
-                    rows.append(KernelRow(label, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
+    options: dict[str, dict[str, Any]] = {"": {}, " (bf16 moments)": {"state_dtype": torch.bfloat16}}
+    for (rule, name), (dtype, short), state in itertools.product(
+        (("sgd", "SgdMomentum"), ("adamw", "Adam")), ((torch.float32, "fp32"), (torch.bfloat16, "bf16")), options
+    ):
+        title = f"step {name} {short} {short}{state}"
+        moved, floor = bytes_moved(rule, dtype, **options[state]), baselines.our_bytes(rule, dtype, **options[state])
+        for kernel in kernels():
+            if kernel.name in (title, f"{title} noise"):
+                bits = 128 if kernel.wide_loads and kernel.wide_stores else 64
+                rows.append(KernelRow(kernel.name, kernel.target, kernel.registers, kernel.stack, bits, moved, floor))
+    return rows
+
+
+@cache
+def _sectors(rule: str, param: str, gradient: str, compact: bool) -> float:
+    optimizer, options = _STEPS[rule]
+    state = {"state_dtype": torch.bfloat16} if compact else {}
+    return accesses.of_step(baselines.OURS[optimizer], _DTYPES[param], _DTYPES[gradient], {**options, **state}).sectors
+
+
+def slot_rows() -> list[dict[str, Any]]:
+    """Return the instructions and the sectors of each step kernel, and the issue slots that follow in a model of GPUs.
+
+    Left out are kernels for gradients of another dtype than the parameter where this torch has none.
+    """
+    found = kernels()
+    archs = sorted({int(kernel.target[3:]) for kernel in found})
+    rows = []
+    for name in sorted({kernel.name for kernel in found if kernel.instructions}):
+        rule, param, gradient, *rest = name.split()[1:]
+        if param != gradient and not hasattr(torch.Tensor, "grad_dtype"):
+            continue
+        moved = _sectors(rule, param, gradient, "moments)" in rest)
+        by_arch = {int(kernel.target[3:]): kernel.instructions for kernel in found if kernel.name == name}
+        for noise in by_arch[archs[0]]:
+            row = {"kernel": f"{name}, {noise}" if noise else name, "B/param, sectors": moved}
+            row |= {f"instructions, sm_{arch}": by_arch[arch][noise] for arch in archs}
+            for gpu in gpu_model.GPUS:
+                arch = gpu.machine_code(archs)
+                if arch is not None:
+                    share = gpu.issue_share(moved, by_arch[arch][noise])
+                    row[f"model: slots of {gpu.name}, sm_{arch}"] = gpu_model.percent(share)
+            rows.append(row)
     return rows
 
 
@@ -158,7 +207,10 @@ def launches(rule: str, numels: Sequence[int]) -> int:
 
 
 def markdown() -> str:
-    """Return a table with a line per kernel: its registers on each GPU, its stack, its 128-bit and 64-bit accesses."""
+    """Return a table with a line per kernel: its registers on each GPU, its stack, its 128-bit and 64-bit accesses.
+
+    And the table of :func:`slot_rows`.
+    """
     found = kernels()
     targets = sorted({kernel.target for kernel in found}, key=lambda target: int(target[3:]))
     accesses = "128-bit loads, stores | 64-bit loads, stores"
@@ -170,7 +222,7 @@ def markdown() -> str:
         wide = sorted({f"{kernel.wide_loads}, {kernel.wide_stores}" for kernel in of_target.values()})
         half = sorted({f"{kernel.half_loads}, {kernel.half_stores}" for kernel in of_target.values()})
         lines.append(f"| {name} | {registers} | {stack} | {'; '.join(wide)} | {'; '.join(half)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"### {SLOTS}", "", report.markdown(slot_rows())])
 
 
 if __name__ == "__main__":

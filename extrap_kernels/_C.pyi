@@ -2,14 +2,28 @@
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, TypedDict
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 class Shard:
     """Where a part of a tensor lies in the whole; see :class:`extrap_kernels.shards.Shard`."""
 
     def __init__(self, *, offset: int, extent: int, stride: int, numel: int, rows: int) -> None: ...
+
+class _Tensors(TypedDict):
+    """What every plan is made of."""
+
+    params: list[Tensor]
+    dense_params: list[Tensor]
+    has_base: bool
+    buffers: tuple[str, ...]
+    buffer_formats: tuple[str, ...]
+    grad_dtype: str
+    indices: Sequence[int]
+    names: Sequence[str]
+    shards: Sequence[Shard]
 
 class _Bucket:
     """What all plans have in common: the tensors of one bucket, bound anew in each step."""
@@ -42,20 +56,7 @@ class _Bucket:
 class CpuPlan(_Bucket):
     """The tensors of one bucket, stepped on the CPU. Raises ValueError if they do not fit each other."""
 
-    def __init__(
-        self,
-        *,
-        rule: str,
-        params: list[Tensor],
-        dense_params: list[Tensor],
-        has_base: bool,
-        buffers: tuple[str, ...],
-        buffer_formats: tuple[str, ...],
-        grad_dtype: str,
-        indices: Sequence[int],
-        names: Sequence[str],
-        shards: Sequence[Shard],
-    ) -> None: ...
+    def __init__(self, *, rule: str, **tensors: Unpack[_Tensors]) -> None: ...
     def run(self, row: bytes, measured: bool, threads: int) -> None:
         """Step the bound tensors and release them; ``measured``: after :meth:`square_sums`."""
 
@@ -72,19 +73,7 @@ class CpuPlan(_Bucket):
 class AddressPlan(_Bucket):
     """The tensors of one bucket, for kernels that Python launches. Raises ValueError if they do not fit each other."""
 
-    def __init__(
-        self,
-        *,
-        params: list[Tensor],
-        dense_params: list[Tensor],
-        has_base: bool,
-        buffers: tuple[str, ...],
-        buffer_formats: tuple[str, ...],
-        grad_dtype: str,
-        indices: Sequence[int],
-        names: Sequence[str],
-        shards: Sequence[Shard],
-    ) -> None: ...
+    def __init__(self, **tensors: Unpack[_Tensors]) -> None: ...
     def write_rows(self, table: array[int], first: int, width: int) -> None:
         """Write where the bound tensors lie, a row of int64 for each, ``width`` cells apart, from cell ``first`` on.
 
@@ -98,21 +87,7 @@ class CudaPlan(_Bucket):
     Raises ValueError if they do not fit each other, RuntimeError if this build has no CUDA kernels.
     """
 
-    def __init__(
-        self,
-        *,
-        rule: str,
-        params: list[Tensor],
-        dense_params: list[Tensor],
-        has_base: bool,
-        buffers: tuple[str, ...],
-        buffer_formats: tuple[str, ...],
-        grad_dtype: str,
-        indices: Sequence[int],
-        names: Sequence[str],
-        shards: Sequence[Shard],
-        emulated: bool,
-    ) -> None: ...
+    def __init__(self, *, rule: str, emulated: bool, **tensors: Unpack[_Tensors]) -> None: ...
     def scratch_sizes(self, row: bytes) -> tuple[int, int]:
         """Float64 numbers and int32 counters, at first 0, that a step needs; to be asked before each step."""
 

@@ -28,7 +28,7 @@ def count(code: str, metrics: Sequence[str]) -> list[dict[str, str]]:
     """
     ncu = shutil.which("ncu")
     if ncu is None:
-        raise RuntimeError("there is no ncu on PATH")
+        raise RuntimeError("there is no ncu on PATH; install Nsight Compute, or put its folder on PATH")
     options = ["--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none"]
     options += ["--profile-from-start", "off", "--kernel-name", _KERNELS, "--metrics", ",".join(metrics)]
     done = subprocess.run([ncu, *options, sys.executable, "-c", code], capture_output=True, text=True)

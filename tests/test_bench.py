@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import baselines, launches, machine, measure, report, static, twins, workloads
+from bench import baselines, gpu_model, launches, machine, measure, report, static, twins, workloads
 from bench.__main__ import main
 
 # As published with the models.
@@ -208,6 +208,16 @@ def test_files_that_are_not_two_are_refused(monkeypatch, capsys, arguments):
     assert "python -m bench compare A.json B.json" in capsys.readouterr().err
 
 
+def test_profile_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench", "profile"])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    # A message as code: Python prints it and exits with status 1.
+    missing = "torch finds no CUDA device; run this on a machine with an NVIDIA GPU and its driver"
+    assert raised.value.code == f"profile: {missing}" and capsys.readouterr().out == ""
+
+
 def test_static_command(monkeypatch, capsys):
     monkeypatch.setattr(static, "PROVIDERS", {"cuda": "bench.no_such_module"})
     monkeypatch.setattr(sys, "argv", ["bench", "static", "--bandwidth", "1000"])
@@ -218,6 +228,21 @@ def test_static_command(monkeypatch, capsys):
     # 25,557,032 parameters of 24 bytes at 1000 GB/s.
     row = static.projection_rows(1000)[0]
     assert row["fp32, projected ms"] == pytest.approx(0.613368768)
+
+
+def test_issue_slots_are_in_the_report(monkeypatch):
+    rows = [{"kernel": "a step", "B/param, sectors": 24.0}]
+    module = types.SimpleNamespace(report_rows=list, launches=lambda *_: 1, markdown=str, slot_rows=lambda: rows)
+    monkeypatch.setitem(sys.modules, "bench.stub", module)
+    monkeypatch.setattr(static, "PROVIDERS", {"cuda": "bench.stub"})
+    assert (static.SLOTS, rows) in static.sections(1000)
+
+
+@pytest.mark.parametrize(
+    "archs, h100, rtx4090", [([80, 90, 100], 90, 80), ([80, 86, 89, 120], None, 89), ([100], None, None)]
+)
+def test_machine_code_that_a_gpu_runs(archs, h100, rtx4090):
+    assert [gpu.machine_code(archs) for gpu in gpu_model.GPUS] == [h100, rtx4090]
 
 
 def test_launches_of_a_step_are_known_for_every_backend_and_rule():

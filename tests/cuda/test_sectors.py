@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.accesses import sectors
 from extrap_kernels import _C
 
 pytestmark = helpers.needs_emulation
@@ -82,21 +83,6 @@ class Step:
         """Take the step; how many times as many sectors it asks for as its bytes fill."""
         accesses = np.array(_C.testing.recorded_accesses(self.optimizer.step), dtype=np.int64)
         return sectors(accesses, self.tensors.values()) / (accesses[:, 1].sum() / 32)
-
-
-def sectors(accesses, tensors):
-    """How many sectors are asked for: by one instruction of a warp each once, however many threads want it.
-
-    The n-th access of a thread among those of the same width, in the same direction and to the same tensor is of one
-    instruction with the n-th ones of the other threads.
-    """
-    address, size, is_store, thread = accesses.T
-    tensor = np.searchsorted(np.sort([t.data_ptr() for t in tensors]), address, side="right")
-    alike = ((thread * 16 + tensor) * 2 + is_store) * 32 + size
-    order = np.argsort(alike, kind="stable")
-    nth = np.empty_like(order)
-    nth[order] = np.arange(len(order)) - np.searchsorted(alike[order], alike[order])
-    return np.unique(np.stack([thread // 32, tensor, is_store, size, nth, address // 32]), axis=1).shape[1]
 
 
 @pytest.mark.parametrize("options", OPTIONS)
