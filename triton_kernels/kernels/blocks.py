@@ -1,7 +1,7 @@
 """Blocks of 16 numbers in 8 bits each, with a shared exponent. Twin: ``csrc/core/formats/block8.h``.
 
-What all numbers of a block share is computed once for it: in a tile, that is a row of 16 columns. A thread has four
-columns of it, so the largest number of a row is found between four threads, and nothing moves to share it.
+In a tile, blocks are rows of 16 columns. A thread has four of these where accesses are wide, so four threads find the
+largest number of a row, and each of them computes what all numbers of the block share. Nothing else moves between them.
 """
 
 from __future__ import annotations
