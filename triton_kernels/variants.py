@@ -77,10 +77,12 @@ class Rule(NamedTuple):
         """Yield the formats that its tensors may have."""
         for pair in DTYPE_PAIRS:
             yield Formats.of(*pair)
-            signs = {buffer.signed for buffer in self.buffers}
-            for format in _BUFFER_FORMATS if signs and arithmetic(pair[0]) == "float32" else []:
-                names = {"signed" if sign else "unsigned": format for sign in signs}
-                yield Formats.of(*pair)._replace(**names)
+            for format in _BUFFER_FORMATS if self.buffers and arithmetic(pair[0]) == "float32" else []:
+                yield self.with_buffers(Formats.of(*pair), format)
+
+    def with_buffers(self, formats: Formats, format: str) -> Formats:
+        """Return ``formats`` with all buffers of the rule in ``format``."""
+        return formats._replace(**{"signed" if buffer.signed else "unsigned": format for buffer in self.buffers})
 
     def rounds(self, formats: Formats) -> bool:
         """Whether a step rounds buffers by random bits, which depend on the position of an element."""

@@ -22,8 +22,7 @@ if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in 
         return Rule(spec, spec.buffers[:buffers])
 
     def in_blocks(param, name, buffers):
-        formats = {"signed" if b.signed else "unsigned": "uint8" for b in rule(name, buffers).buffers}
-        return Formats.of(param)._replace(**formats)
+        return rule(name, buffers).with_buffers(Formats.of(param), "uint8")
 
     BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "uint8": 1}
     TARGETS = tuple(static_triton.TARGETS)

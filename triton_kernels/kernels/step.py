@@ -100,6 +100,8 @@ def step_elements(
             y = x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr
         else:
             u, z, buffers = DIRECTION(rule, g, l, x, buffers)
+            if not ROUNDS:
+                store_buffers(t, start, left, buffers, None, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
             x = x * update.shrink - u * update.lr
             y = extrapolated(e, x, u, z)
             if NOISE is not None:
@@ -112,11 +114,8 @@ def step_elements(
         store(t.base, start, o < kept, x, BASE, BLOCK, ALIGNED)
         store(t.y, start, mask, y, PARAM, BLOCK, ALIGNED)
         # Last of all: before, it would take registers besides those of x and y.
-        if PHASE == "update":
-            bits = None
-            if ROUNDS:
-                bits = rounding_bits(noise, start, SHARDED, BLOCK)
-            # Not by `*`, which takes no None.
+        if ROUNDS and PHASE == "update":
+            bits = rounding_bits(noise, start, SHARDED, BLOCK)
             store_buffers(t, start, left, buffers, bits, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
 
 
