@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench import twins
 from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
+from extrap_kernels.state.blocks import BLOCK
 
 OURS: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW, "lars": ExtrapLARS, "lamb": ExtrapLAMB}
 # Rules that torch has as well.
@@ -27,18 +28,20 @@ class Baseline(NamedTuple):
     """A step to time, its traffic floor in bytes per parameter, and what it does less than ours."""
 
     run: Callable[[], object]
-    bytes: int
+    bytes: float
     does_less: str = ""
 
 
-def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> int:
+def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
     """Return the bytes per parameter that a step reads and writes.
 
     It reads x, g and the buffers and writes x, y and the buffers. x is in float32; where no base is stored, x is the
     parameter itself. Norms need a second read of what they are taken of: g for clipping, x for the rms of noise, x and
     g for LARS, and x, g and the buffers for LAMB.
     """
-    buffers = BUFFERS[rule] * options.get("state_dtype", torch.float32).itemsize
+    state_dtype = options.get("state_dtype", torch.float32)
+    # Codes and their exponents. Vectors and small matrices stay in float32, which is not counted here.
+    buffers = BUFFERS[rule] * (1 + 1 / BLOCK if state_dtype == torch.uint8 else state_dtype.itemsize)
     plain = options.get("extrapolation", "past_gradient") is None and options.get("noise") is None
     has_base = not plain or dtype != torch.float32
     moved = 2 * dtype.itemsize + (8 if has_base else dtype.itemsize) + 2 * buffers

@@ -87,6 +87,7 @@ def _variants(params: Sequence[Tensor]) -> dict[str, Baseline]:
         "Gaussian noise, scale of each filter": {"noise": "gaussian", "noise_scale": "filter"},
         "clipping by the norm": {"max_grad_norm": 1.0},
         "momentum in bfloat16": {"state_dtype": torch.bfloat16},
+        "momentum in 8 bits": {"state_dtype": torch.uint8},
     }
     return {
         **{name: baselines.ours("sgd", params, **options) for name, options in chosen.items()},
@@ -101,6 +102,7 @@ def _variants_adamw(params: Sequence[Tensor]) -> dict[str, Baseline]:
         "Gaussian noise": baselines.ours("adamw", params, noise="gaussian"),
         "clipping by the norm": baselines.ours("adamw", params, max_grad_norm=1.0),
         "moments in bfloat16": baselines.ours("adamw", params, state_dtype=torch.bfloat16),
+        "moments in 8 bits": baselines.ours("adamw", params, state_dtype=torch.uint8),
         "ExtrapLAMB": baselines.ours("lamb", params),
     }
 

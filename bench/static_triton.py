@@ -34,6 +34,8 @@ TARGETS = {
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+# Of a number; in blocks, with its part of an exponent.
+_BYTES = {"float32": 4, "bfloat16": 2, "uint8": 1 + 1 / 16}
 _ARGUMENTS = {
     "chunks": "*i32",
     "counters": "*i32",
@@ -179,6 +181,10 @@ def _rule(name: str) -> Rule:
     return Rule(spec, spec.buffers)
 
 
+def _in_blocks(name: str, param: str) -> Formats:
+    return _rule(name).with_buffers(Formats.of(param), "uint8")
+
+
 def _documented() -> list[variants.Variant]:
     """Return the kernels of the table: every rule with and without noise, and the sums."""
     steps = [
@@ -187,6 +193,7 @@ def _documented() -> list[variants.Variant]:
         for param in ("float32", "bfloat16")
         for noise in CODES["noise"]
     ]
+    steps += [variants.Step(_rule(name), _in_blocks(name, "bfloat16")) for name in ("sgd", "adam", "lars", "lamb")]
     norms = [variants.TrustNorms(_rule(name), Formats.of("bfloat16")) for name in ("lars", "lamb")]
     sums = [variants.SquareSums("bfloat16", "gradients"), variants.SquareSums("float32", "rms")]
     return [*steps, *norms, *sums]
@@ -197,7 +204,8 @@ def _title(variant: variants.Variant) -> tuple[str, str]:
     kind = type(variant).__name__
     if isinstance(variant, variants.SquareSums):
         return kind, variant.format
-    return f"{kind} {variant.rule.spec.name}", f"{variant.formats.param}, {variant.formats.grad}"
+    state = ", 8-bit state" if variant.formats.signed == "uint8" else ""
+    return f"{kind} {variant.rule.spec.name}{state}", f"{variant.formats.param}, {variant.formats.grad}"
 
 
 def markdown() -> str:
@@ -224,18 +232,21 @@ def report_rows() -> list[KernelRow]:
         for param in ("float32", "bfloat16")
         for noise in (None, "gaussian")
     ]
+    steps += [variants.Step(_rule(name), _in_blocks(name, "bfloat16")) for name in ("sgd", "adam")]
     return [_kernel_row(step, row) for step in steps for row in rows([step])]
 
 
 def _kernel_row(step: variants.Step, row: Row) -> KernelRow:
-    param = step.formats.param
-    size = {"float32": 4, "bfloat16": 2}[param]
-    floor = 2 * size + 8 * (1 + len(step.rule.buffers))
+    formats = step.formats
+    size = _BYTES[formats.param]
+    buffers = [formats.signed if buffer.signed else formats.unsigned for buffer in step.rule.buffers]
+    floor = 2 * size + 2 * _BYTES[formats.base] + sum(2 * _BYTES[each] for each in buffers)
     # A thread takes 8 elements. The local gradient does not count: it is read only if there is one.
     wide, half = sum(row.accesses[:2]), sum(row.accesses[2:])
     by_wide_accesses = (wide * 16 + half * 8) / 8 - size
-    name = f"{step.rule.spec.name}, {param}" + (f", {step.noise} noise" if step.noise else "")
-    # If the wide accesses move less than the floor, narrow ones must move the rest.
+    name = f"{step.rule.spec.name}, {formats.param}" + (f", {step.noise} noise" if step.noise else "")
+    name += ", 8-bit state" if "uint8" in buffers else ""
+    # If the wide accesses move less than the floor, narrow ones must move the rest: four codes at a time, for example.
     bits = (64 if half else 128) if by_wide_accesses >= floor else 32
     return KernelRow(name, row.target, row.registers, row.spilled, bits, max(by_wide_accesses, floor), floor)
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/formats/block8.h"
 #include "gradient.h"
 #include "tensor_dtypes.h"
 #include "torch_types.h"
@@ -56,6 +57,8 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   for (size_t k = 0; k < contents.buffers.size(); ++k)
     keys_[kBuffer0 + k] = interned(contents.buffers[k].cast<std::string>().c_str());
   for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
+  for (size_t k = 0; k < buffer_formats_.size() && in_blocks(); ++k)
+    keys_[kExponents0 + k] = interned((contents.buffers[k].cast<std::string>() + "_exponent").c_str());
   for (size_t i = 0; i < size; ++i) add(contents, i);
 }
 
@@ -71,6 +74,7 @@ void Bucket::add(const BucketContents& contents, size_t i) {
         member, kParam,
         " must be a dense CPU or CUDA tensor of float32, float64, bfloat16, float16 or complex with at most 64 dims");
   check_memory(member, kParam, member.dense_param.ptr(), view);
+  if (view.dtype == DType::uint8) reject(member, kParam, " has integers, which cannot be stepped");
   if (i == 0) {
     dtype_ = view.dtype;
     complex_ = view.complex;
@@ -126,8 +130,8 @@ void Bucket::collect(size_t i, const py::list& states, const py::dict* local_gra
   }
   if (local_gradients) member.held[kLocal] = item(*local_gradients, member.param);
   if (PyDict_Check(state.ptr()))
-    for (size_t role = kStep; role < kBuffer0 + buffer_formats_.size(); ++role)
-      member.held[role] = item(state, keys_[role]);
+    for (size_t role = kStep; role < kRoles; ++role)
+      if (keys_[role]) member.held[role] = item(state, keys_[role]);
   for (const py::object& held : member.held)
     if (held) prefetch_tensor(held.ptr());
 }
@@ -206,8 +210,30 @@ bool Bucket::bind_state(size_t i) {
   for (size_t k = 0; k < buffer_formats_.size(); ++k) {
     const Role role = static_cast<Role>(kBuffer0 + k);
     if (!bind_state_tensor(i, role, buffer_formats_[k], entry.buffers[k])) return false;
+    if (in_blocks() && !bind_exponents(i, k)) return false;
   }
   return bind_step(i);
+}
+
+// One for each block, in the order of memory.
+bool Bucket::bind_exponents(size_t i, size_t buffer) {
+  Member& member = members_[i];
+  const Role role = static_cast<Role>(kExponents0 + buffer);
+  const py::object& tensor = member.held[role];
+  if (!tensor) return false;
+  TensorView view;
+  if (!read_tensor(tensor.ptr(), view) || view.dtype != DType::uint8)
+    reject(member, role, " must be a dense tensor of uint8");
+  const int64_t numel = view.numel();
+  if (numel * kBlockNumbers != entries_[i].numel)
+    reject(member, role, " must have one element for each " + std::to_string(kBlockNumbers) + " of the parameter");
+  const int64_t strides[] = {numel > 0 ? view.shape[view.ndim - 1] : 1, 1};
+  if (view.ndim != 2 || view.device_type != device_type_ || view.device_index != device_index_ ||
+      !has_layout(view, 2, view.shape, strides))
+    return false;
+  check_memory(member, role, tensor.ptr(), view);
+  entries_[i].exponents[buffer] = view.data;
+  return true;
 }
 
 bool Bucket::bind_state_tensor(size_t i, Role role, DType format, void*& pointer) {
@@ -318,6 +344,7 @@ void Bucket::drop() {
     TensorEntry& entry = entries_[i];
     entry.y = entry.base = nullptr;
     std::fill(std::begin(entry.buffers), std::end(entry.buffers), nullptr);
+    std::fill(std::begin(entry.exponents), std::end(entry.exponents), nullptr);
     entry.gradient = entry.local = nullptr;
     entry.rms = nullptr;
     steps_[i] = {};

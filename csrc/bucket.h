@@ -63,6 +63,8 @@ class Bucket {
 
   size_t size() const { return entries_.size(); }
   bool has_base() const { return has_base_; }
+  // Whether the numbers of buffers share exponents, in blocks.
+  bool in_blocks() const { return !buffer_formats_.empty() && buffer_formats_[0] == DType::uint8; }
   int buffers() const { return static_cast<int>(buffer_formats_.size()); }
   DType param_format() const { return dtype_; }
   DType arithmetic() const { return dtype_ == DType::float64 ? DType::float64 : DType::float32; }
@@ -89,7 +91,16 @@ class Bucket {
   friend class BucketUse;
   friend class BoundUse;
 
-  enum Role : int { kParam, kGradient, kLocal, kStep, kBase, kBuffer0, kRoles = kBuffer0 + kMaxBuffers };
+  enum Role : int {
+    kParam,
+    kGradient,
+    kLocal,
+    kStep,
+    kBase,
+    kBuffer0,
+    kExponents0 = kBuffer0 + kMaxBuffers,
+    kRoles = kExponents0 + kMaxBuffers
+  };
 
   struct Member {
     py::object param, dense_param;
@@ -115,6 +126,7 @@ class Bucket {
   bool bind_gradient(size_t i, Role role);
   bool bind_state(size_t i);
   bool bind_state_tensor(size_t i, Role role, DType format, void*& pointer);
+  bool bind_exponents(size_t i, size_t buffer);
   bool bind_step(size_t i);
   bool fits(const TensorView& view, const Member& member, DType format) const;
   bool is_on_step_device(const TensorView& view) const;

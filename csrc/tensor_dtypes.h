@@ -18,7 +18,7 @@ struct TensorDType {
   size_t bytes;  // of a real number
 };
 
-constexpr size_t kTensorDTypes = 7;
+constexpr size_t kTensorDTypes = 8;
 const std::array<TensorDType, kTensorDTypes>& tensor_dtypes();
 
 // Null where a tensor of the dtype cannot be stepped.

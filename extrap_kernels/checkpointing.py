@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import backends, modes, options
-from extrap_kernels.layout import is_plain
-from extrap_kernels.state.layout import StateLayout, step_count
+from extrap_kernels.layout import empty_dense, is_plain
+from extrap_kernels.shards import local_part
+from extrap_kernels.state.blocks import SMALLEST, empty_exponents, exponents_shape, takes_blocks
+from extrap_kernels.state.layout import StateLayout, exponents_of, step_count
 from extrap_kernels.stepping import Stepper
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def _parameters(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> Iterato
         for param, key in zip(group["params"], saved_group["params"]):
             entries = saved["state"].get(key)
             if entries and is_plain(param):
-                layout = StateLayout.of(optimizer.rule.SPEC, final, param.dtype)
+                layout = StateLayout.of_param(optimizer.rule.SPEC, final, param)
                 yield _Saved(param, key, entries, final, layout)
 
 
@@ -57,7 +59,7 @@ def complete(optimizer: ExtrapOptimizer) -> None:
             state = optimizer.state.get(param, {})
             if "step" not in state:
                 continue
-            StateLayout.of(optimizer.rule.SPEC, group, param.dtype).create_missing(state, param)
+            StateLayout.of_param(optimizer.rule.SPEC, group, param).create_missing(state, param)
             if not group["train_mode"] and "base" in state and "extrapolated" not in state:
                 state["extrapolated"] = param.detach().clone(memory_format=torch.preserve_format)
 
@@ -124,11 +126,27 @@ def _check_tensor(each: _Saved, name: str, value: Any) -> None:
             f"loaded state dict has {name!r} of shape {tuple(value.shape)} for parameter {each.key} of shape "
             f"{tuple(param.shape)}; build the model and the optimizer as they were when it was saved"
         )
-    if value.is_complex() != param.is_complex() or not (value.is_floating_point() or value.is_complex()):
+    if name in each.layout.buffers and value.dtype == torch.uint8 and takes_blocks(param):
+        _check_exponents(each, exponents_of(name))
+    elif value.is_complex() != param.is_complex() or not (value.is_floating_point() or value.is_complex()):
         raise ValueError(
             f"loaded state dict has {name!r} of {value.dtype} for parameter {each.key} of {param.dtype}; build the "
             "model and the optimizer as they were when it was saved"
         )
+
+
+def _check_exponents(each: _Saved, name: str) -> None:
+    value, shape = each.entries.get(name), exponents_shape(each.param.shape)
+    if not isinstance(value, Tensor) or (value.dtype, value.shape) != (torch.uint8, shape) or _least(value) < SMALLEST:
+        raise ValueError(
+            f"loaded state dict has no sound {name!r} for parameter {each.key}: it must be a uint8 tensor of shape "
+            f"{shape}, of exponents from {SMALLEST} on; save the state dict of the optimizer as a whole"
+        )
+
+
+def _least(exponents: Tensor) -> int:
+    local = local_part(exponents)
+    return int(local.min()) if local.numel() > 0 else SMALLEST
 
 
 def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
@@ -140,8 +158,14 @@ def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
                 state[name] = step_count(value, None)
             elif name == "extrapolated":
                 state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
+            elif name in each.layout.buffers and value.dtype == torch.uint8:
+                codes = {name: empty_dense(each.param, torch.uint8).copy_(value)}
+                codes[exponents_of(name)] = empty_exponents(each.param).copy_(each.entries[exponents_of(name)])
+                state.update(codes)
+                if not each.layout.fits(name, codes, each.param):
+                    each.layout.put(name, state, each.param, each.layout.numbers(name, codes, each.param))
             elif isinstance(value, Tensor) and value.shape == each.param.shape:
-                state[name] = each.layout.empty(name, each.param).copy_(value)
+                each.layout.put(name, state, each.param, value)
 
 
 @torch.no_grad()

@@ -62,6 +62,11 @@ def turns(tensors: Sequence[Tensor]) -> list[int]:
     return [turn_of[i] for i in range(len(tensors))]
 
 
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """Return the elements of a dense tensor in the order of its memory: a view of one dimension."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
 def empty_dense(param: Tensor, dtype: torch.dtype) -> Tensor:
     """Return an uninitialized dense tensor: with the strides of ``param`` if that is dense, else row-major."""
     memory_format = torch.preserve_format if is_dense(param) else torch.contiguous_format

@@ -281,7 +281,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """Return the state of ``param``; create what is missing and convert what does not fit."""
         group = next(group for group in self.param_groups if any(param is p for p in group["params"]))
         on_device = backends.resolve(self.backend, param.device).on_device
-        layout = StateLayout.of(self.rule.SPEC, group, param.dtype)
+        layout = StateLayout.of_param(self.rule.SPEC, group, param)
         layout.prepare(self.state[param], param, param.device if on_device else None)
         return self.state[param]
 

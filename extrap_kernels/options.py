@@ -47,7 +47,9 @@ class ExtrapolationOptions(TypedDict, total=False):
             ``torch.nn.utils.clip_grad_norm_``. Costs one more read of the gradients (default: None, no clipping).
         state_dtype: format of the momentum and of the moments. ``torch.float32`` (default): the precision of the
             arithmetic. ``torch.bfloat16``: half their memory and traffic; second moments are rounded
-            stochastically. For float32, bfloat16 and float16 parameters.
+            stochastically. ``torch.uint8``: 8 bits and a shared exponent for each 16 numbers, rounded stochastically,
+            for matrices of 4,096 numbers or more; see ``docs/state_formats.md``. For float32, bfloat16 and float16
+            parameters.
     """
 
     extrapolation: Optional[Extrapolation]

@@ -89,6 +89,8 @@ def _parameters(dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         make(4, 3, 5, 2),
         make(6, 9).t(),
         make(9, 8)[:, ::2],
+        make(66, 64),  # in blocks, if the state is
+        make(64 * 80 + 1)[1:].view(64, 80),
     ]
 
 

@@ -191,10 +191,10 @@ def assert_same_bits(actual, expected, where=""):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape
         both = (actual.detach().cpu(), expected.detach().cpu())
         a, b = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in both)
-        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
         same = (a.contiguous().view(bits) == b.contiguous().view(bits)) | (a.isnan() & b.isnan())
         count = f"{(~same).sum()} of {same.numel()} elements differ"
-        assert same.all(), f"{where}: {count}, by up to {(a - b).abs().max()}"
+        assert same.all(), f"{where}: {count}, by up to {(a.double() - b.double()).abs().max()}"
     elif isinstance(expected, dict):
         assert actual.keys() == expected.keys()
         for name in expected:

@@ -42,7 +42,7 @@ class Part:
     def __init__(self, executor, optimizer, rows, columns, grad_dtype=None):
         group = optimizer.param_groups[0]
         wholes, spec = group["params"], optimizer.rule.SPEC
-        layout = StateLayout.of(spec, group, wholes[0].dtype)
+        layout = StateLayout.of_param(spec, group, wholes[0])
         self.cuts = [self._cut(whole, rows, columns) for whole in wholes]
         pairs = [
             entry_of(whole[cut], i, shard_of(whole, cut), layout)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from extrap_kernels.reference.philox import philox4x32
-from extrap_kernels.reference.random_bits import random_words, rounding_bits
+from extrap_kernels.reference.random_bits import random_words, rounding_words
 
 BASE = {"key": 1, "parameter": 0, "step": 1}
 OTHER_STREAMS = [{"step": 2}, {"parameter": 1}, {"key": 2}, {"parameter": 0x80000000}]
@@ -34,7 +34,7 @@ def test_words_are_those_of_the_definition():
 
 
 def test_rounding_has_a_stream_of_its_own():
-    bits = rounding_bits(torch.arange(64), seed=1, parameter=5, step=3)
+    bits = rounding_words(torch.arange(64), seed=1, parameter=5, step=3) >> 16
     assert bits.tolist() == [model_word(p, 1, 5 + 2**31, 3) >> 16 for p in range(64)]
 
 

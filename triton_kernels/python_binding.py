@@ -14,7 +14,9 @@ from torch import Tensor
 from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.rules import RuleSpec
-from extrap_kernels.state.layout import State, StateLayout
+from extrap_kernels.state.blocks import exponents_shape
+from extrap_kernels.state.layout import State, StateLayout, exponents_of
+from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS
 
 # Among the addresses of an entry: the gradient, and the first buffer.
 _GRADIENT, _BUFFERS = 3, 5
@@ -27,6 +29,11 @@ Signature = tuple[torch.Size, tuple[int, ...], torch.dtype, int]
 def signature(like: Tensor, dtype: torch.dtype | None = None) -> Signature:
     """Return all that the tables of a bucket take for granted of a tensor that is ``like`` a strided one."""
     return like.shape, like.stride(), like.dtype if dtype is None else dtype, like.get_device()
+
+
+def _exponents_signature(like: Tensor) -> Signature:
+    shape = exponents_shape(like.shape)
+    return torch.Size(shape), (shape[1], 1), torch.uint8, like.get_device()
 
 
 def have_signatures(tensors: Sequence[Tensor], wanted: Sequence[Signature]) -> bool:
@@ -65,6 +72,7 @@ class PythonBinding:
     ) -> None:
         self.copies = DenseCopies(entries, grad_dtype)
         self._layout, self._entries = layout, entries
+        self._exponents = tuple(exponents_of(name) for name in layout.buffers) if layout.has_blocks else ()
         step = signature(torch.empty((), dtype=torch.float32, device=entries[0].param.device))
         # Of the parameter, the gradient, the step count and the rest of the state of each entry.
         self._signatures = [
@@ -73,12 +81,13 @@ class PythonBinding:
                 signature(dense, grad_dtype),
                 step,
                 *(signature(dense, layout.dtype_of(name)) for name in layout.names),
+                *(_exponents_signature(dense) for _ in self._exponents),
             ]
             for entry, dense in zip(entries, self.copies.dense_params)
         ]
-        self._state_names = ("step", *layout.names)
+        self._state_names = ("step", *layout.names, *self._exponents)
         # Of the tensors of an entry, in the order of their addresses.
-        of_state = [f"state {name!r}" for name in ("step", "base", *layout.buffers)]
+        of_state = [f"state {name!r}" for name in ("step", "base", *layout.buffers, *self._exponents)]
         names = (of_state[0], "the value", of_state[1], "the gradient", "the local gradient", *of_state[2:])
         self._names = [[f"{name} of {entry.name}" for name in names] for entry in entries]
         # Those that lie inside of their storages, by entry; empty for one that is left out.
@@ -137,8 +146,12 @@ class PythonBinding:
             if not addresses:
                 table[at + _GRADIENT] = 0
                 continue
-            is_aligned = int(functools.reduce(operator.or_, addresses[1:]) % 16 == 0)
-            row = array("q", [*addresses[:_BUFFERS], is_aligned, *addresses[_BUFFERS:]])
+            buffers_end = len(addresses) - len(self._exponents)
+            buffers, exponents = addresses[_BUFFERS:buffers_end], addresses[buffers_end:]
+            is_aligned = int(functools.reduce(operator.or_, addresses[1:buffers_end]) % 16 == 0)
+            row = array("q", [*addresses[:_BUFFERS], is_aligned, *buffers])
+            if exponents:
+                row.extend([*[0] * (MAX_BUFFERS - len(buffers)), *exponents])
             row[_GRADIENT] = row[_GRADIENT] or 16  # an empty tensor lies nowhere, and its step counts nevertheless
             table[at : at + len(row)] = row
 

@@ -144,7 +144,7 @@ class LaunchTable:
         self.scalars, self.tensors = self._table.on_device.split([self._first, width * len(rows)])
         for i, row in enumerate(rows):
             at = self._first + width * i
-            self._cells[at : at + BUFFER_COLUMN.value] = array("q", row[:-1])
+            self._cells[at : at + BUFFER_COLUMN.value] = array("q", row[: BUFFER_COLUMN.value])
 
     def begin(self, binding: Binding) -> None:
         """Begin a step on what is bound: the table is copied if it has changed, and always in a captured graph."""

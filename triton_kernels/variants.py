@@ -31,7 +31,9 @@ DTYPE_PAIRS = (
 
 
 # Of buffers, besides that of the arithmetic, if that is float32.
-_BUFFER_FORMATS = [str(chosen.signed.dtype).removeprefix("torch.") for chosen in STATE_FORMATS.values() if chosen]
+_BUFFER_FORMATS = {
+    str(chosen.signed.dtype).removeprefix("torch."): chosen for chosen in STATE_FORMATS.values() if chosen
+}
 
 
 def arithmetic(dtype: str) -> str:
@@ -75,14 +77,17 @@ class Rule(NamedTuple):
         """Yield the formats that its tensors may have."""
         for pair in DTYPE_PAIRS:
             yield Formats.of(*pair)
-            signs = {buffer.signed for buffer in self.buffers}
-            for format in _BUFFER_FORMATS if signs and arithmetic(pair[0]) == "float32" else []:
-                names = {"signed" if sign else "unsigned": format for sign in signs}
-                yield Formats.of(*pair)._replace(**names)
+            for format in _BUFFER_FORMATS if self.buffers and arithmetic(pair[0]) == "float32" else []:
+                yield self.with_buffers(Formats.of(*pair), format)
+
+    def with_buffers(self, formats: Formats, format: str) -> Formats:
+        """Return ``formats`` with all buffers of the rule in ``format``."""
+        return formats._replace(**{"signed" if buffer.signed else "unsigned": format for buffer in self.buffers})
 
     def rounds(self, formats: Formats) -> bool:
         """Whether a step rounds buffers by random bits, which depend on the position of an element."""
-        return formats.unsigned != arithmetic(formats.param) and not all(buffer.signed for buffer in self.buffers)
+        stored = [(formats.signed if buffer.signed else formats.unsigned, buffer.signed) for buffer in self.buffers]
+        return any(_BUFFER_FORMATS[name].of(signed=signed).random for name, signed in stored if name in _BUFFER_FORMATS)
 
     @property
     def module(self) -> ModuleType:
@@ -123,6 +128,7 @@ class Step:
             **self.rule.constants(),
             "EXTRAGRADIENT_DIRECTION": self.rule.module.extragradient_direction,
             "TRUST_RATIO": self.rule.module.trust_ratio if self.rule.spec.norm else None,
+            "ROUNDS": self.rule.rounds(self.formats),
             "PHASE": self.phase.value,
             "NOISE": getattr(distributions, f"{self.noise}_pair") if self.noise else None,
             "SHARDED": self.sharded,
@@ -206,7 +212,7 @@ def compiled_tiling(warp_size: int) -> Tiling:
 
 def interpreter_tiling(largest: int) -> Tiling:
     """Return the tiling for the interpreter, whose cost is that of the programs; ``largest``: numel of any tensor."""
-    block = min(max(64, 1 << (largest - 1).bit_length()), 65536)
+    block = min(max(128, 1 << (largest - 1).bit_length()), 65536)
     return Tiling(block, block, block, num_warps=4)
 
 

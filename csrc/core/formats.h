@@ -1,7 +1,8 @@
-// The formats that there are, and where they may occur.
+// The formats that there are, and where they may occur. Block8 is for moments alone.
 #pragma once
 
 #include "core/formats/bfloat16.h"
+#include "core/formats/block8.h"
 #include "core/formats/float16.h"
 #include "core/formats/float32.h"
 #include "core/formats/float64.h"
@@ -9,7 +10,7 @@
 #define EXTRAP_FOR_EACH_FORMAT(X) X(float) X(double) X(BFloat16) X(Float16)
 
 // Those in which momentum and moments of single precision may be stored, besides float.
-#define EXTRAP_FOR_EACH_MOMENT_FORMAT(X) X(BFloat16)
+#define EXTRAP_FOR_EACH_MOMENT_FORMAT(X) X(BFloat16) X(Block8)
 
 // PAIR(parameter, gradient). CMakeLists.txt reads these lines, too: it makes one object of CUDA kernels of each.
 #define EXTRAP_FOR_EACH_PAIR(PAIR) \

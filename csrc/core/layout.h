@@ -1,6 +1,8 @@
 // In which formats the state of a tensor is stored. The arithmetic does not know them.
 #pragma once
 
+#include <type_traits>
+
 #include "core/formats.h"
 
 namespace extrap {
@@ -12,6 +14,10 @@ struct StateLayout {
   using Signed = SignedFormat;      // of buffers that take any sign: rounded to nearest
   using Unsigned = UnsignedFormat;  // of buffers that are never negative: rounded stochastically
 };
+
+// Whether numbers in a format share an exponent with others.
+template <class T>
+constexpr bool kInBlocks = std::is_same_v<T, Block8>;
 
 // All that a kernel is compiled for but its rule. P, G: of parameters and gradients.
 template <class P, class G, class State>

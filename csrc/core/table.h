@@ -14,11 +14,12 @@ struct TensorEntry {
   void* y;        // the parameter
   void* base;     // x; `y` itself where the two never differ
   void* buffers[kMaxBuffers];
-  const void* gradient;  // null: the tensor is left out of this step
-  const void* local;     // this worker's own gradient, or null where it is the gradient
-  double step;           // count after this step
-  const double* rms;     // of x before the step, one for each row of the noise scale; null where there is none
-  int64_t row_stride;    // element i in memory lies in row (i / row_stride) % rows
+  void* exponents[kMaxBuffers];  // of the blocks of each buffer; null where it has none
+  const void* gradient;          // null: the tensor is left out of this step
+  const void* local;             // this worker's own gradient, or null where it is the gradient
+  double step;                   // count after this step
+  const double* rms;             // of x before the step, one for each row of the noise scale; null where there is none
+  int64_t row_stride;            // element i in memory lies in row (i / row_stride) % rows
   int64_t rows;
   // What a process holds of a tensor that it shares with others: extents of elements that follow each other in the
   // whole tensor, read row by row. The extents begin `stride` apart, the first at `offset`. Other tensors are one

@@ -21,11 +21,15 @@ constexpr int kVectorBytes = 16;
 
 constexpr int kFloats = kVectorBytes / 4;
 
+// Elements that the kernels step at a time: four vectors of floats.
+constexpr int kBlock = 4 * kFloats;
+
 typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
 typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfWordVector __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint8_t ByteVector __attribute__((vector_size(kVectorBytes / 4)));
 typedef float HalfFloatVector __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class A>
@@ -61,6 +65,23 @@ EXTRAP_HD FloatVector interleave_high(FloatVector a, FloatVector b) {
   return _mm_unpackhi_ps(a, b);
 #else
   return FloatVector{a[2], b[2], a[3], b[3]};
+#endif
+}
+
+EXTRAP_HD WordVector widen_bytes(ByteVector bytes) { return __builtin_convertvector(bytes, WordVector); }
+
+// Of words below 256.
+EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) { return __builtin_convertvector(words, ByteVector); }
+
+EXTRAP_HD WordVector larger(WordVector a, WordVector b) { return a > b ? a : b; }
+
+EXTRAP_HD uint32_t largest_lane(WordVector words) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epu32(reinterpret_cast<__m512i>(words));
+#else
+  uint32_t largest = words[0];
+  for (int i = 1; i < kFloats; ++i) largest = words[i] > largest ? words[i] : largest;
+  return largest;
 #endif
 }
 

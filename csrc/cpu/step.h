@@ -26,7 +26,7 @@ struct RandomRun {
 
   EXTRAP_HD void fill(const TensorStep<Rule, Types>& s, int64_t begin, int64_t count) {
     if constexpr (kNoise) fill_noise(s.config.noise, s.noise, s.tensor, begin, count, noise);
-    if constexpr (Block<Rule, Types>::kRoundsUnsigned)
+    if constexpr (Block<Rule, Types>::kRounds)
       if (!s.constants.extrapolates) fill_rounding(s.rounding, s.tensor, begin, count, rounding);
   }
 };
@@ -38,10 +38,12 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
   using A = typename Types::A;
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  constexpr bool kHasBlocks = Block<Rule, Types>::kHasBlocks;
   // Copies, which no store to the tensors can change.
   const StepConstants<A> c = s.constants;
   const Rule rule = s.rule;
   alignas(64) A amplitude[kNoise ? kBlock : 1];
+  alignas(64) float kept[kHasBlocks ? b.kBuffers : 1][kHasBlocks ? kBlock : 1];
   if constexpr (kNoise)
     if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
   EXTRAP_UNROLL
@@ -56,7 +58,8 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
       y = extragradient_step(rule, c, g, l, x, buffers);
     } else {
       y = corrected_step(rule, c, g, l, x, buffers);
-      for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], random.rounding + at);
+      for (int k = 0; k < b.kBuffers; ++k)
+        b.store_buffer(k, i, buffers[k], random.rounding + at, kept[kHasBlocks ? k : 0]);
     }
     if (!b.base_is_y()) store(b.base + i, x);
     if constexpr (kNoise) {
@@ -68,6 +71,9 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     }
     store(b.y + i, y, streaming);
   }
+  if constexpr (kHasBlocks)
+    if (!c.extrapolates)
+      for (int k = 0; k < b.kBuffers; ++k) b.store_codes(k, kept[k], random.rounding + at);
 }
 
 // Fewer elements than a block.
@@ -116,15 +122,18 @@ void step(const StepConfig& config, const TensorEntry* tensors, const Chunk* chu
     if (t.step != last->step || t.trust != last->trust) rule = Rule(config, t);
     last = &t;
     TensorStep<Rule, Types> s{config, c, rule, t, {}, {}};
-    if constexpr (Block<Rule, Types>::kRoundsUnsigned)
+    if constexpr (Block<Rule, Types>::kRounds)
       s.rounding = RandomKey::of(config.seed, t.index | kRoundingStream, t.step);
     const int64_t unaligned = streaming ? until_aligned<Types>(t) : -1;
+    // Chunks are not moved where that would cut blocks.
+    constexpr bool kMoves = !Block<Rule, Types>::kHasBlocks;
     // Noise comes in blocks that begin where the tensor does: there, an unaligned y takes its way through the caches.
     if (config.noise != Noise::none && (config.noise_scale != NoiseScale::filter || t.rms)) {
       s.noise = RandomKey::of(config.key, t.index, t.step);
       step_chunk<Rule, Types, true>(s, *chunk, 0, unaligned == 0);
     } else {
-      step_chunk<Rule, Types, false>(s, *chunk, unaligned > 0 ? unaligned : 0, unaligned >= 0);
+      const int64_t shift = kMoves && unaligned > 0 ? unaligned : 0;
+      step_chunk<Rule, Types, false>(s, *chunk, shift, unaligned == shift);
     }
   }
 }

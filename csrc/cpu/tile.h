@@ -7,13 +7,11 @@
 #include "core/layout.h"
 #include "core/step.h"
 #include "core/table.h"
+#include "cpu/blocks.h"
 #include "cpu/simd.h"
 
 namespace extrap {
 inline namespace EXTRAP_ISA {
-
-// Four vectors of floats.
-constexpr int kBlock = 4 * kFloats;
 
 // As many numbers as V has lanes, whatever their format.
 template <class V, class T>
@@ -52,11 +50,15 @@ struct Block {
   using Signed = typename Types::Signed;
   using Unsigned = typename Types::Unsigned;
   static constexpr int kBuffers = Signs::kCount;
-  static constexpr bool kRoundsUnsigned = Signs::kAnyUnsigned && sizeof(Unsigned) < sizeof(typename Types::A);
+  static constexpr bool kHasBlocks = kBuffers > 0 && kInBlocks<Signed>;
+  static_assert(kInBlocks<Signed> == kInBlocks<Unsigned>);
+  // Whether random bits round buffers.
+  static constexpr bool kRounds = kHasBlocks || (Signs::kAnyUnsigned && sizeof(Unsigned) < sizeof(typename Types::A));
 
   typename Types::Param* y;
   typename Types::Base* base;
   void* buffers[kBuffers > 0 ? kBuffers : 1];
+  uint8_t* exponents[kHasBlocks ? kBuffers : 1];
   const typename Types::Gradient* gradient;
   const typename Types::Gradient* local;  // null where there is none
 
@@ -67,6 +69,8 @@ struct Block {
         local(t.local ? static_cast<const typename Types::Gradient*>(t.local) + at : nullptr) {
     for (int k = 0; k < kBuffers; ++k)
       buffers[k] = static_cast<char*>(t.buffers[k]) + static_cast<size_t>(at) * buffer_size(k);
+    if constexpr (kHasBlocks)
+      for (int k = 0; k < kBuffers; ++k) exponents[k] = static_cast<uint8_t*>(t.exponents[k]) + at / kBlockNumbers;
   }
 
   // Of one number.
@@ -76,21 +80,38 @@ struct Block {
 
   template <class V>
   EXTRAP_HD V load_buffer(int k, int i) const {
-    return Signs::is_signed(k) ? load<V>(static_cast<const Signed*>(buffers[k]) + i)
-                               : load<V>(static_cast<const Unsigned*>(buffers[k]) + i);
+    if constexpr (kHasBlocks) {
+      const uint8_t* codes = static_cast<const uint8_t*>(buffers[k]) + i;
+      const uint32_t exponent = exponents[k][i / kBlockNumbers];
+      return Signs::is_signed(k) ? load_codes<V, kSigned>(codes, exponent) : load_codes<V, kUnsigned>(codes, exponent);
+    } else {
+      return Signs::is_signed(k) ? load<V>(static_cast<const Signed*>(buffers[k]) + i)
+                                 : load<V>(static_cast<const Unsigned*>(buffers[k]) + i);
+    }
   }
 
-  // random: 32 bits for each element of the block, where unsigned buffers are rounded by them.
+  // random: 32 bits for each element of the block, where buffers are rounded by them. kept: where to leave what is
+  // stored by store_codes() once all elements of the block are known.
   template <class V>
-  EXTRAP_HD void store_buffer(int k, int i, V v, const uint32_t* random) const {
-    if (Signs::is_signed(k)) {
+  EXTRAP_HD void store_buffer(int k, int i, V v, const uint32_t* random, float* kept) const {
+    if constexpr (kHasBlocks) {
+      store(kept + i, Signs::is_signed(k) ? BlockCodec<kSigned>::kept(v) : BlockCodec<kUnsigned>::kept(v));
+    } else if (Signs::is_signed(k)) {
       store(static_cast<Signed*>(buffers[k]) + i, v);
-    } else if constexpr (kRoundsUnsigned) {
+    } else if constexpr (kRounds) {
       const auto stored = Format<Unsigned>::encode(v, load_bytes<typename Ops<V>::Word>(random + i));
       memcpy(static_cast<Unsigned*>(buffers[k]) + i, &stored, sizeof stored);
     } else {
       store(static_cast<Unsigned*>(buffers[k]) + i, v);
     }
+  }
+
+  EXTRAP_HD void store_codes(int k, const float* kept, const uint32_t* random) const {
+    uint8_t* codes = static_cast<uint8_t*>(buffers[k]);
+    if (Signs::is_signed(k))
+      extrap::store_codes<kSigned>(kept, random, codes, exponents[k]);
+    else
+      extrap::store_codes<kUnsigned>(kept, random, codes, exponents[k]);
   }
 
   // Whether the parameter holds x itself, which is then stored as y.
@@ -110,6 +131,7 @@ struct PaddedBlock {
   typename Types::Param y[kBlock] = {};
   typename Types::Base base[kBlock] = {};
   alignas(8) char buffers[kBuffers > 0 ? kBuffers : 1][kBlock * sizeof(typename Types::A)] = {};
+  uint8_t exponents[kBuffers > 0 ? kBuffers : 1][kBlock / kBlockNumbers] = {};
   typename Types::Gradient gradient[kBlock] = {}, local[kBlock] = {};
   Original original, block;
   size_t count;
@@ -126,13 +148,21 @@ struct PaddedBlock {
     for (int k = 0; k < kBuffers; ++k) {
       memcpy(buffers[k], b.buffers[k], count * Original::buffer_size(k));
       block.buffers[k] = buffers[k];
+      if constexpr (Original::kHasBlocks) {
+        memset(exponents[k], static_cast<int>(kSmallestExponent), sizeof exponents[k]);
+        memcpy(exponents[k], b.exponents[k], count / kBlockNumbers);
+        block.exponents[k] = exponents[k];
+      }
     }
   }
 
   void store() const {
     memcpy(original.y, y, count * sizeof *y);
     if (!original.base_is_y()) memcpy(original.base, base, count * sizeof *base);
-    for (int k = 0; k < kBuffers; ++k) memcpy(original.buffers[k], buffers[k], count * Original::buffer_size(k));
+    for (int k = 0; k < kBuffers; ++k) {
+      memcpy(original.buffers[k], buffers[k], count * Original::buffer_size(k));
+      if constexpr (Original::kHasBlocks) memcpy(original.exponents[k], exponents[k], count / kBlockNumbers);
+    }
   }
 };
 

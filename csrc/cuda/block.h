@@ -10,7 +10,7 @@ namespace extrap::cuda {
 constexpr int kLookingAhead = kThreads - kWarp;
 
 // Kernel: begin(table, shared) on one thread; prepare(table, unit, shared, prepared) on one thread for each unit, while
-// the others work on the unit before; work(table, shared, prepared, thread) on each; then complete(table, shared,
+// the others work on the unit before; work(table, shared, prepared, warp) in each warp; then complete(table, shared,
 // prepared, block); and finish(table, shared, block) in the block that is done last.
 template <class Kernel, class Block>
 EXTRAP_HD void run_block(const LaunchTable& table, typename Kernel::Shared& shared, const Block& block) {
@@ -20,11 +20,13 @@ EXTRAP_HD void run_block(const LaunchTable& table, typename Kernel::Shared& shar
   });
   int now = 0;
   for (int unit = block.index(); unit < table.units; unit += block.count()) {
-    block.on_each_thread([&](int thread) {
+    block.on_each_warp([&](const auto& warp) {
       // Finding a tensor takes as long as several accesses to memory, one after the other.
-      if (thread == kLookingAhead && unit + block.count() < table.units)
-        Kernel::prepare(table, unit + block.count(), shared, shared.prepared[1 - now]);
-      Kernel::work(table, shared, shared.prepared[now], thread);
+      warp.each([&](int thread) {
+        if (thread == kLookingAhead && unit + block.count() < table.units)
+          Kernel::prepare(table, unit + block.count(), shared, shared.prepared[1 - now]);
+      });
+      Kernel::work(table, shared, shared.prepared[now], warp);
     });
     Kernel::complete(table, shared, shared.prepared[now], block);
     now = 1 - now;

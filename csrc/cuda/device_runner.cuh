@@ -12,6 +12,30 @@
 
 namespace extrap::cuda {
 
+// The warp of a thread.
+class DeviceWarp {
+ public:
+  template <class Phase>
+  __device__ __forceinline__ void each(const Phase& phase) const {
+    phase(static_cast<int>(threadIdx.x));
+  }
+
+  // before(thread, registers) on each lane, after(thread, registers) when all lanes have done so. In between, the
+  // numbers that exchanged(registers, visit) visits become the largest among `lanes` neighbours, a power of two.
+  template <class Registers, class Before, class Exchanged, class After>
+  __device__ __forceinline__ void in_step(int lanes, const Before& before, const Exchanged& exchanged,
+                                          const After& after) const {
+    Registers registers;
+    before(static_cast<int>(threadIdx.x), registers);
+    for (int distance = 1; distance < lanes; distance *= 2)
+      exchanged(registers, [&](uint32_t& value) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, value, distance);
+        value = other > value ? other : value;
+      });
+    after(static_cast<int>(threadIdx.x), registers);
+  }
+};
+
 class DeviceBlock {
  public:
   __device__ __forceinline__ int index() const { return static_cast<int>(blockIdx.x); }
@@ -27,6 +51,12 @@ class DeviceBlock {
   template <class Phase>
   __device__ __forceinline__ void on_each_thread(const Phase& phase) const {
     phase(static_cast<int>(threadIdx.x));
+    __syncthreads();
+  }
+
+  template <class Phase>
+  __device__ __forceinline__ void on_each_warp(const Phase& phase) const {
+    phase(DeviceWarp());
     __syncthreads();
   }
 

@@ -40,6 +40,8 @@ enum Column : int {
   kBase,
   kBuffer0,
   kBuffer1,
+  kExponents0,  // of the blocks of the buffers
+  kExponents1,
   kGradient,
   kLocal,
   kStep,       // address of the step count

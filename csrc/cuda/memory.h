@@ -24,7 +24,9 @@ struct alignas(kBytes) Packet {
 template <class T>
 using Raw = std::conditional_t<
     sizeof(T) == 16, uint4,
-    std::conditional_t<sizeof(T) == 8, uint2, std::conditional_t<sizeof(T) == 4, unsigned, unsigned short>>>;
+    std::conditional_t<sizeof(T) == 8, uint2,
+                       std::conditional_t<sizeof(T) == 4, unsigned,
+                                          std::conditional_t<sizeof(T) == 2, unsigned short, unsigned char>>>>;
 #endif
 
 #if defined(__CUDA_ARCH__)
@@ -43,6 +45,20 @@ __device__ __forceinline__ void load_line(const unsigned* from, unsigned& v) {
 }
 __device__ __forceinline__ void load_line(const unsigned short* from, unsigned short& v) {
   asm volatile("ld.global.L2::128B.u16 %0, [%1];" : "=h"(v) : "l"(from));
+}
+__device__ __forceinline__ void load_line(const unsigned char* from, unsigned char& v) {
+  unsigned wide;
+  asm volatile("ld.global.L2::128B.u8 %0, [%1];" : "=r"(wide) : "l"(from));
+  v = static_cast<unsigned char>(wide);
+}
+
+// For codes and single numbers: nvcc 13.0 fails ("Broken function found") where it is told of these that they lie in
+// global memory, as the others are.
+__device__ __forceinline__ void store_global(unsigned* to, unsigned v) {
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(v));
+}
+__device__ __forceinline__ void store_global(unsigned char* to, unsigned char v) {
+  asm volatile("st.global.u8 [%0], %1;" ::"l"(to), "r"(static_cast<unsigned>(v)));
 }
 #endif
 
@@ -64,10 +80,14 @@ template <class T>
 EXTRAP_HD void store(T* to, T value) {
   record(to, true);
 #if defined(__CUDA_ARCH__)
-  __builtin_assume(__isGlobal(to));
   Raw<T> raw;
   memcpy(&raw, &value, sizeof raw);
-  *reinterpret_cast<Raw<T>*>(to) = raw;
+  if constexpr (sizeof(T) == 4 || sizeof(T) == 1) {
+    store_global(reinterpret_cast<Raw<T>*>(to), raw);
+  } else {
+    __builtin_assume(__isGlobal(to));
+    *reinterpret_cast<Raw<T>*>(to) = raw;
+  }
 #else
   memcpy(to, &value, sizeof value);
 #endif

@@ -52,8 +52,11 @@ Columns with_numel(Columns columns, bool large) {
   return columns;
 }
 
-Columns with_buffers(Columns columns, int buffers) {
-  for (int k = 0; k < buffers; ++k) columns.add(static_cast<Column>(kBuffer0 + k));
+Columns with_buffers(Columns columns, int buffers, bool in_blocks) {
+  for (int k = 0; k < buffers; ++k) {
+    columns.add(static_cast<Column>(kBuffer0 + k));
+    if (in_blocks) columns.add(static_cast<Column>(kExponents0 + k));
+  }
   return columns;
 }
 
@@ -66,8 +69,8 @@ Columns with_rows(Columns columns, const StepConfig& config) {
 }
 
 // rounds: by random bits, which depend on the position as noise does.
-Columns step_columns(const StepConfig& config, int buffers, bool rounds, bool large, bool local, bool sharded) {
-  Columns columns = with_buffers(with_numel({kY, kBase, kGradient, kStep, kFirst}, large), buffers);
+Columns step_columns(const StepConfig& config, Columns columns, bool rounds, bool local, bool sharded) {
+  for (const Column column : {kY, kBase, kGradient, kStep, kFirst}) columns.add(column);
   if (local) columns.add(kLocal);
   if (config.noise == Noise::none && !rounds) return columns;
   columns.add(kIndex);
@@ -203,6 +206,10 @@ uint64_t CudaPlan::cell(Column column, size_t i) const {
       return reinterpret_cast<uint64_t>(t.buffers[0]);
     case kBuffer1:
       return reinterpret_cast<uint64_t>(t.buffers[1]);
+    case kExponents0:
+      return reinterpret_cast<uint64_t>(t.exponents[0]);
+    case kExponents1:
+      return reinterpret_cast<uint64_t>(t.exponents[1]);
     case kGradient:
       return reinterpret_cast<uint64_t>(t.gradient);
     case kLocal:
@@ -253,7 +260,7 @@ void CudaPlan::measure(const py::bytes& row, const py::dict& device_scalars, uin
   if (takes_norms(h.config)) {
     Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
     if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
-    launch(h, with_buffers(columns, bucket_.buffers()), rule_launches_.norms, stream,
+    launch(h, with_buffers(columns, bucket_.buffers(), bucket_.in_blocks()), rule_launches_.norms, stream,
            [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); });
   }
   if (!scaled_by_rms(h.config)) return;
@@ -267,8 +274,9 @@ void CudaPlan::step(const py::bytes& row, const py::dict& device_scalars, const 
   LaunchHeader h = header(row, device_scalars);
   if (!found_inf.is_none()) h.found_inf = device_scalar("found_inf", found_inf);
   const Launch kernel = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
-  const Columns columns = step_columns(h.config, bucket_.buffers(), formats_.unsigned_buffer != formats_.base,
-                                       has_large_tensors(), has_local_gradients(), bucket_.is_sharded());
+  const Columns of_tensors = with_buffers(with_numel({}, has_large_tensors()), bucket_.buffers(), bucket_.in_blocks());
+  const Columns columns = step_columns(h.config, of_tensors, formats_.unsigned_buffer != formats_.base,
+                                       has_local_gradients(), bucket_.is_sharded());
   launch(h, columns, kernel, stream, [&](size_t i) { return chunks(bucket_.entries()[i].numel); });
 }
 
@@ -284,7 +292,8 @@ void CudaPlan::add_gradient_square_sum(uintptr_t total, uintptr_t stream) {
 size_t cuda_launches(int buffers, const std::vector<int64_t>& numels) {
   bool large = false;
   for (const int64_t numel : numels) large |= is_large(numel);
-  const Columns columns = step_columns(StepConfig(), buffers, false, large, false, false);
+  const Columns columns =
+      step_columns(StepConfig(), with_buffers(with_numel({}, large), buffers, false), false, false, false);
   return cut_into_launches(columns, numels.size(), [&](size_t i) { return chunks(numels[i]); }).size();
 }
 

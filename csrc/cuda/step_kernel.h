@@ -9,6 +9,7 @@
 #include "core/step.h"
 #include "core/table.h"
 #include "cuda/block.h"
+#include "cuda/block_tile.h"
 #include "cuda/lanes.h"
 #include "cuda/tile.h"
 
@@ -27,8 +28,9 @@ struct StepKernel {
   using Rule = RuleOf<A>;
   using Signs = typename Rule::Buffers;
   static constexpr int kBuffers = Signs::kCount;
-  // Whether buffers are rounded stochastically.
-  static constexpr bool kRounds = Signs::kAnyUnsigned && sizeof(Buffer) < sizeof(A);
+  static constexpr bool kHasBlocks = kBuffers > 0 && kInBlocks<Buffer>;
+  // Whether random bits round buffers.
+  static constexpr bool kRounds = kHasBlocks || (Signs::kAnyUnsigned && sizeof(Buffer) < sizeof(A));
   // A thread takes as many elements at a time as 128 bits have of the arithmetic type: in formats of fewer bits, the
   // accesses of a warp still leave no gaps.
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
@@ -46,6 +48,7 @@ struct StepKernel {
     P* y;
     Base* base;
     Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
+    uint8_t* exponents[kHasBlocks ? kBuffers : 1];
     const G* gradient;
     const G* local;
     // Rows of the noise scale: the first one, how many elements of it are left, then as many as a chunk may have.
@@ -102,6 +105,8 @@ struct StepKernel {
     t.y = table.pointer<void>(kY, i);
     t.base = table.pointer<void>(kBase, i);
     for (int k = 0; k < kBuffers; ++k) t.buffers[k] = table.pointer<void>(static_cast<Column>(kBuffer0 + k), i);
+    if constexpr (kHasBlocks)
+      for (int k = 0; k < kBuffers; ++k) t.exponents[k] = table.pointer<void>(static_cast<Column>(kExponents0 + k), i);
     t.gradient = table.pointer<const void>(kGradient, i);
     t.local = table.pointer<const void>(kLocal, i);
     t.step = static_cast<double>(*table.pointer<const float>(kStep, i)) + 1;
@@ -134,6 +139,9 @@ struct StepKernel {
     chunk.y = static_cast<P*>(t.y) + begin;
     chunk.base = static_cast<Base*>(t.base) + begin;
     for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<Buffer*>(t.buffers[k]) + begin;
+    if constexpr (kHasBlocks)
+      for (int k = 0; k < kBuffers; ++k)
+        chunk.exponents[k] = static_cast<uint8_t*>(t.exponents[k]) + begin / kBlockNumbers;
     chunk.gradient = static_cast<const G*>(t.gradient) + begin;
     chunk.local = t.local ? static_cast<const G*>(t.local) + begin : nullptr;
   }
@@ -187,7 +195,16 @@ struct StepKernel {
     Tile<P, kPart> y;
     Tile<Base, kPart> x;
     Tile<Buffer, kPart> buffers[kBuffers > 0 ? kBuffers : 1];
+    Exponents<kPart> exponents[kHasBlocks ? kBuffers : 1];
     Tile<G, kPart> gradient, local;
+  };
+
+  // Of a part, between the moment when its numbers are known and that when their blocks are.
+  struct Pending {
+    Numbers n;
+    PendingCodes<kPart> codes[kHasBlocks ? kBuffers : 1];
+    Words random;
+    V y, l;
   };
 
   // move(tile, buffer) for each buffer that a step reads.
@@ -217,6 +234,18 @@ struct StepKernel {
       each_read(now, n, [&](auto& tile, const auto* from) { tile.load_packet(from + part.at); });
     else
       each_read(now, n, [&](auto& tile, const auto* from) { tile.load_numbers(from, part); });
+    if constexpr (kHasBlocks) {
+      EXTRAP_UNROLL
+      for (int b = 0; b < kBuffers; ++b)
+        n.exponents[b].load(now.chunk.exponents[b], part, [](int element) { return element; });
+    }
+  }
+
+  static EXTRAP_HD V buffer(const Numbers& n, int b) {
+    if constexpr (kHasBlocks)
+      return decoded(Signs::is_signed(b), n.buffers[b], n.exponents[b]);
+    else
+      return n.buffers[b].template all<V>();
   }
 
   // Before the noise is drawn, so that few registers are in use.
@@ -225,6 +254,11 @@ struct StepKernel {
       each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_packet(to + part.at); });
     else
       each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_numbers(to, part); });
+    if constexpr (kHasBlocks) {
+      if (!s.updates) return;
+      EXTRAP_UNROLL
+      for (int b = 0; b < kBuffers; ++b) n.exponents[b].store(now.chunk.exponents[b], part);
+    }
   }
 
   // 32 bits for each element of a part, which its unsigned buffers are rounded by.
@@ -251,9 +285,8 @@ struct StepKernel {
         [&](int k) { return adopted_base(x[k], Format<P>::template decode<A>(Format<P>::encode(x[k])), n.y[k]); });
   }
 
-  static EXTRAP_HD void set_state(const Shared& s, const Prepared& now, const Part<kPart>& part, V x, const V* buffers,
-                                  Numbers& n) {
-    n.x.set_all(x);
+  static EXTRAP_HD void set_buffers(const Shared& s, const Prepared& now, const Part<kPart>& part, const V* buffers,
+                                    Numbers& n) {
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b)
       if (!kRounds || Signs::is_signed(b)) n.buffers[b].set_all(buffers[b]);
@@ -265,18 +298,17 @@ struct StepKernel {
     }
   }
 
-  // Steps a part; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, const Part<kPart>& part, Numbers& n, V& l) {
+  // Steps a part but for its buffers; returns y without its noise, and in `l` the local gradient.
+  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, Numbers& n, V* buffers, V& l) {
     const StepConstants<A>& c = s.constants();
     V x = base(now, n);
-    V buffers[kBuffers > 0 ? kBuffers : 1];
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) buffers[b] = n.buffers[b].template all<V>();
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(n, b);
     const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
     l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
     const V y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
                           : extragradient_step(now.rule(), c, g, l, x, buffers);
-    set_state(s, now, part, x, buffers, n);
+    n.x.set_all(x);
     return y;
   }
 
@@ -323,20 +355,71 @@ struct StepKernel {
     for (int i = thread; i < chunk.count; i += kThreads) store_one(chunk.y + i, load_one(chunk.base + i));
   }
 
-  static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, const Prepared& now, int thread) {
+  template <class Warp>
+  static EXTRAP_HD void work(const LaunchTable& table, const Shared& s, const Prepared& now, const Warp& warp) {
     if (s.skipped) {
-      if (s.restore) return_to_base(now.chunk, thread);
-      return;
+      if (s.restore) warp.each([&](int thread) { return_to_base(now.chunk, thread); });
+    } else if constexpr (kHasBlocks) {
+      // All lanes of a warp together; of the last parts, some have no elements.
+      for (int first = 0; first < now.chunk.count; first += kThreads * kPart) step_blocks(table, s, now, first, warp);
+    } else {
+      warp.each([&](int thread) {
+        for (Part<kPart> part(now.aligned, thread, now.chunk.count); part.left > 0; part.advance(kThreads))
+          step_part(table, s, now, part);
+      });
     }
-    for (Part<kPart> part(now.aligned, thread, now.chunk.count); part.left > 0; part.advance(kThreads))
-      step_part(table, s, now, part);
   }
 
   static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Prepared& now,
                                   const Part<kPart>& part) {
     Numbers n;
     load(now, part, n);
-    V l, y = compute(s, now, part, n, l);
+    V buffers[kBuffers > 0 ? kBuffers : 1], l;
+    const V y = compute(s, now, n, buffers, l);
+    set_buffers(s, now, part, buffers, n);
+    store(table, s, now, part, n, l, y);
+  }
+
+  // first: the chunk's first element of what the block steps now.
+  template <class Warp>
+  static EXTRAP_HD void step_blocks(const LaunchTable& table, const Shared& s, const Prepared& now, int first,
+                                    const Warp& warp) {
+    const auto part_of = [&](int thread) {
+      Part<kPart> part(now.aligned, thread, now.chunk.count);
+      part.advance(first / kPart);
+      return part;
+    };
+    warp.template in_step<Pending>(
+        lanes_of_block(now.aligned, kPart),
+        [&](int thread, Pending& p) {
+          const Part<kPart> part = part_of(thread);
+          load(now, part, p.n);
+          V buffers[kBuffers];
+          p.y = compute(s, now, p.n, buffers, p.l);
+          p.random = rounding_bits(s, now, part);
+          EXTRAP_UNROLL
+          for (int b = 0; b < kBuffers; ++b) p.codes[b].set(Signs::is_signed(b), buffers[b], p.random, part);
+        },
+        [&](Pending& p, const auto& visit) {
+          EXTRAP_UNROLL
+          for (int k = 0; k < kPart; ++k)
+            if (k == 0 || !now.aligned) {
+              EXTRAP_UNROLL
+              for (int b = 0; b < kBuffers; ++b) visit(p.codes[b].largest[k]);
+            }
+        },
+        [&](int thread, Pending& p) {
+          const Part<kPart> part = part_of(thread);
+          EXTRAP_UNROLL
+          for (int b = 0; b < kBuffers; ++b)
+            p.codes[b].encode(Signs::is_signed(b), p.random, part, p.n.buffers[b], p.n.exponents[b]);
+          store(table, s, now, part, p.n, p.l, p.y);
+        });
+  }
+
+  // y comes without its noise.
+  static EXTRAP_HD void store(const LaunchTable& table, const Shared& s, const Prepared& now, const Part<kPart>& part,
+                              Numbers& n, V l, V y) {
     store_state(s, now, part, n);
     if constexpr (kNoise)
       if (now.noisy) y = with_noise(table, s, now, part, l, y);

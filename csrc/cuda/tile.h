@@ -7,11 +7,12 @@
 
 namespace extrap::cuda {
 
-// The bits of number i among numbers that lie in 32-bit words as they do in memory; two of 16 bits share a word.
+// The bits of number i among numbers that lie in 32-bit words as they do in memory; shorter ones share a word.
 template <class Stored>
 EXTRAP_HD Stored extract(const uint32_t* words, int i) {
-  if constexpr (sizeof(Stored) == 2) {
-    return static_cast<Stored>(words[i / 2] >> (16 * (i % 2)));
+  constexpr int kInWord = 4 / static_cast<int>(sizeof(Stored)), kBits = 8 * static_cast<int>(sizeof(Stored));
+  if constexpr (sizeof(Stored) < 4) {
+    return static_cast<Stored>(words[i / kInWord] >> (kBits * (i % kInWord)));
   } else {
     Stored value;
     memcpy(&value, words + i * (sizeof(Stored) / 4), sizeof value);
@@ -21,9 +22,10 @@ EXTRAP_HD Stored extract(const uint32_t* words, int i) {
 
 template <class Stored>
 EXTRAP_HD void insert(Stored value, int i, uint32_t* words) {
-  if constexpr (sizeof(Stored) == 2) {
-    const int shift = 16 * (i % 2);
-    words[i / 2] = (words[i / 2] & ~(0xffffu << shift)) | static_cast<uint32_t>(value) << shift;
+  constexpr int kInWord = 4 / static_cast<int>(sizeof(Stored)), kBits = 8 * static_cast<int>(sizeof(Stored));
+  if constexpr (sizeof(Stored) < 4) {
+    const int shift = kBits * (i % kInWord);
+    words[i / kInWord] = (words[i / kInWord] & ~(((1u << kBits) - 1) << shift)) | static_cast<uint32_t>(value) << shift;
   } else {
     memcpy(words + i * (sizeof(Stored) / 4), &value, sizeof value);
   }

@@ -3,8 +3,10 @@
 #include "testing/emulation.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <random>
+#include <utility>
 
 namespace extrap::cuda {
 
@@ -18,6 +20,43 @@ namespace {
 
 // Few, so that each walks over many chunks, and no power of two.
 constexpr int kResidentBlocks = 3;
+
+// Lanes in some order, one after the other.
+class EmulatedWarp {
+ public:
+  // first_access: see access_thread.
+  EmulatedWarp(std::vector<int> threads, uint64_t first_access)
+      : threads_(std::move(threads)), first_access_(first_access) {}
+
+  template <class Phase>
+  void each(const Phase& phase) const {
+    for (const int thread : threads_) {
+      access_thread = first_access_ + static_cast<uint64_t>(thread);
+      phase(thread);
+    }
+  }
+
+  template <class Registers, class Before, class Exchanged, class After>
+  void in_step(int lanes, const Before& before, const Exchanged& exchanged, const After& after) const {
+    std::vector<Registers> registers(kWarp);
+    const auto of = [&](int thread) -> Registers& { return registers[static_cast<size_t>(thread % kWarp)]; };
+    each([&](int thread) { before(thread, of(thread)); });
+    for (int distance = 1; distance < lanes; distance *= 2) {
+      std::vector<Registers> others = registers;
+      for (int lane = 0; lane < kWarp; ++lane) {
+        std::vector<uint32_t> values;
+        exchanged(others[static_cast<size_t>(lane ^ distance)], [&](uint32_t value) { values.push_back(value); });
+        auto other = values.begin();
+        exchanged(of(lane), [&](uint32_t& value) { value = std::max(value, *other++); });
+      }
+    }
+    each([&](int thread) { after(thread, of(thread)); });
+  }
+
+ private:
+  std::vector<int> threads_;
+  uint64_t first_access_;
+};
 
 class EmulatedBlock {
  public:
@@ -37,18 +76,31 @@ class EmulatedBlock {
 
   template <class Phase>
   void on_each_thread(const Phase& phase) const {
-    static uint64_t phases = 0;
-    for (const int thread : threads_) {
-      access_thread = phases * kThreads + static_cast<uint64_t>(thread);
-      phase(thread);
+    EmulatedWarp(threads_, next_access()).each(phase);
+  }
+
+  // Warps in some order, one after the other.
+  template <class Phase>
+  void on_each_warp(const Phase& phase) const {
+    const uint64_t first_access = next_access();
+    for (const int first : threads_) {
+      if (first % kWarp != 0) continue;
+      std::vector<int> lanes;
+      std::copy_if(threads_.begin(), threads_.end(), std::back_inserter(lanes),
+                   [&](int thread) { return thread / kWarp == first / kWarp; });
+      phase(EmulatedWarp(std::move(lanes), first_access));
     }
-    ++phases;
   }
 
   int arrive(int32_t* counter) const { return (*counter)++; }
   double read(const double* from) const { return *from; }
 
  private:
+  static uint64_t next_access() {
+    static uint64_t phases = 0;
+    return kThreads * phases++;
+  }
+
   int index_, count_;
   std::vector<int> threads_;
 };

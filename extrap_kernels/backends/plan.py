@@ -19,6 +19,7 @@ from extrap_kernels.backends.registry import Backend, resolve
 from extrap_kernels.backends.sharded import ShardedExecutor
 from extrap_kernels.layout import is_plain, turns
 from extrap_kernels.shards import Shard, is_dtensor, local_part
+from extrap_kernels.state.blocks import check_shard, takes_blocks
 from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.state.owners import BaseOwners
 from extrap_kernels.watch import describe
@@ -97,7 +98,7 @@ class GroupPlan:
         self._key = self._key_of(owner, group)
         self._state, self._owners = owner.state, owner.base_owners
         self._holds_base = options.holds_base(group)
-        self._layouts: dict[torch.dtype, StateLayout] = {}
+        self._layouts: dict[tuple[torch.dtype, bool], StateLayout] = {}
         self._backends: dict[torch.device, Backend] = {}
         self._buckets: list[tuple[Executor, Backend, StateLayout, list[ParamEntry]]] = []
         self.state_changed = True
@@ -120,13 +121,15 @@ class GroupPlan:
                 )
             layout, backend = self._layout_of(owner, group, param), self._backend_of(owner, param)
             shard = Shard.of(param) if is_dtensor(param) else None
+            if shard is not None and layout.has_blocks:
+                check_shard(name, param, shard)
             self._owners.drop_foreign(param, states[first + i] or {})
             entry = ParamEntry(param, first + i, name, shard)
             grad_dtype = _grad_dtype(local_part(param), owner.local_gradients.get(param), layout)
             groups = shard and (shard.groups, shard.row_groups)
-            entries[turn[i], backend.name, param.device, param.dtype, grad_dtype, groups].append(entry)
-        for (_, _, device, dtype, grad_dtype, _), members in sorted(entries.items(), key=lambda item: item[0][0]):
-            self._add_bucket(owner, self._backends[device], self._layouts[dtype], members, grad_dtype, states)
+            entries[turn[i], backend.name, param.device, param.dtype, grad_dtype, groups, layout].append(entry)
+        for (_, _, device, _, grad_dtype, _, layout), members in sorted(entries.items(), key=lambda item: item[0][0]):
+            self._add_bucket(owner, self._backends[device], layout, members, grad_dtype, states)
 
     @staticmethod
     def _key_of(owner: Owner, group: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -138,9 +141,10 @@ class GroupPlan:
         )
 
     def _layout_of(self, owner: Owner, group: Mapping[str, Any], param: Tensor) -> StateLayout:
-        if param.dtype not in self._layouts:
-            self._layouts[param.dtype] = StateLayout.of(owner.rule.SPEC, group, param.dtype)
-        return self._layouts[param.dtype]
+        key = param.dtype, takes_blocks(param)
+        if key not in self._layouts:
+            self._layouts[key] = StateLayout.of_param(owner.rule.SPEC, group, param)
+        return self._layouts[key]
 
     def _backend_of(self, owner: Owner, param: Tensor) -> Backend:
         if param.device not in self._backends:

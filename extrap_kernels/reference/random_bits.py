@@ -6,7 +6,6 @@ keys of a tensor in a step; a hash of the position, which is much cheaper, gives
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from extrap_kernels.reference.philox import philox4x32
@@ -41,8 +40,10 @@ def random_words(position: Tensor, *, key: int, parameter: int, step: int) -> Te
     return h ^ (h >> 16)
 
 
-def rounding_bits(position: Tensor, *, seed: int, parameter: int, step: int) -> Tensor:
-    """Return the 16 bits that round an unsigned buffer, int32, of a stream that the noise does not use.
+def rounding_words(position: Tensor, *, seed: int, parameter: int, step: int) -> Tensor:
+    """Return the words whose bits round state, of a stream that the noise does not use; see :func:`random_words`.
+
+    Bits 8 to 15 round signed buffers, bits 16 to 31 unsigned ones.
 
     Args:
         position: int64 tensor of positions in the whole tensor, any shape.
@@ -50,5 +51,4 @@ def rounding_bits(position: Tensor, *, seed: int, parameter: int, step: int) -> 
         parameter: as in :func:`random_words`.
         step: likewise.
     """
-    words = random_words(position, key=seed, parameter=parameter | _ROUNDING_STREAM, step=step)
-    return (words >> 16).to(torch.int32)
+    return random_words(position, key=seed, parameter=parameter | _ROUNDING_STREAM, step=step)

@@ -18,10 +18,10 @@ from extrap_kernels.launch import Launch, Phase
 from extrap_kernels.layout import is_dense
 from extrap_kernels.reference.noise import noise
 from extrap_kernels.reference.norms import rms
-from extrap_kernels.reference.random_bits import rounding_bits
+from extrap_kernels.reference.random_bits import rounding_words
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
-from extrap_kernels.state.layout import State, StateLayout
+from extrap_kernels.state.layout import State, StateLayout, exponents_of
 from extrap_kernels.state.owners import adopt
 
 
@@ -95,8 +95,10 @@ def step_parameter(
     x = _real(state["base"] if layout.has_base else param)
     if launch.adopts and layout.has_base:
         adopt(x, _real(param))
-    stored = [(_real(state[name]), form) for name, form in zip(layout.buffers, layout.formats)]
-    buffers = {name: form.decode(kept, x.dtype) for name, (kept, form) in zip(layout.buffers, stored)}
+    stored = [
+        (_real(state[name]), state.get(exponents_of(name)), form) for name, form in zip(layout.buffers, layout.formats)
+    ]
+    buffers = {name: form.decode(kept, x.dtype, e) for name, (kept, e, form) in zip(layout.buffers, stored)}
     grad_scale, clip = values["grad_scale"], values["clip"]
     raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
     l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
@@ -115,9 +117,13 @@ def step_parameter(
     has_noise = launch.noise is not None and (launch.noise_scale != "filter" or param.dim() > 1)
     amplitude = _amplitude(group, x, l, entry.shard) if has_noise else 0.0
     u, z = rule.direction(group, step, g, l, x, buffers, trust)
-    for (kept, form), buffer in zip(stored, buffers.values()):
+    random = None
+    if any(form.random for form in layout.formats):
+        at = _positions(param, entry.shard)
+        random = rounding_words(at, seed=int(values["seed"]), parameter=entry.index, step=step)
+    for (kept, exponents, form), buffer in zip(stored, buffers.values()):
         if kept is not buffer:
-            form.store(kept, buffer, _rounding(form.random, entry, values["seed"], step))
+            form.store(kept, buffer, random if form.random else None, exponents)
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
@@ -127,9 +133,3 @@ def step_parameter(
         n = noise(launch.noise, at, key=int(values["key"]), parameter=entry.index, step=step)
         y = y + n.to(x.dtype) * amplitude
     param.copy_(_like(param, y))
-
-
-def _rounding(random: bool, entry: ParamEntry, seed: float, step: int) -> Optional[Tensor]:
-    if not random:
-        return None
-    return rounding_bits(_positions(entry.param, entry.shard), seed=int(seed), parameter=entry.index, step=step)

@@ -7,39 +7,13 @@ line of ``csrc/core/formats.h``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
 
-Encoder = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Format:
-    """How the numbers of one state tensor are stored.
-
-    Attributes:
-        dtype: dtype of the stored tensor.
-        encode: function from numbers, and 16 random bits for each (int32 in [0, 2**16)), to the stored tensor. None:
-            round to nearest even.
-        random: whether ``encode`` uses its random bits.
-    """
-
-    dtype: torch.dtype
-    encode: Optional[Encoder] = None
-    random: bool = False
-
-    def decode(self, stored: Tensor, arithmetic: torch.dtype) -> Tensor:
-        """Return the stored numbers in the dtype of the arithmetic; this is exact."""
-        return stored.to(arithmetic)
-
-    def store(self, stored: Tensor, value: Tensor, bits: Optional[Tensor]) -> None:
-        """Write ``value`` into ``stored``; ``bits`` as in ``encode``, None for a format without randomness."""
-        if self.encode is None or bits is None:
-            stored.copy_(value)
-        else:
-            stored.copy_(self.encode(value, bits))
+from extrap_kernels.state.blocks import BlockFormat
+from extrap_kernels.state.format import Format
 
 
 def bfloat16_stochastic(value: Tensor, bits: Tensor) -> Tensor:
@@ -66,9 +40,17 @@ class StateFormat:
     signed: Format
     unsigned: Format
 
+    def of(self, *, signed: bool) -> Format:
+        """Return the format of a buffer of this sign."""
+        return self.signed if signed else self.unsigned
+
 
 # By ``state_dtype``. float32 means the dtype of the arithmetic, which is double for double parameters.
 STATE_FORMATS: dict[torch.dtype, Optional[StateFormat]] = {
     torch.float32: None,
     torch.bfloat16: StateFormat(Format(torch.bfloat16), Format(torch.bfloat16, bfloat16_stochastic, random=True)),
+    torch.uint8: StateFormat(
+        BlockFormat(mantissa=4, signed=True, first_bit=8, bits=8),
+        BlockFormat(mantissa=5, signed=False, first_bit=16, bits=16),
+    ),
 }

@@ -12,7 +12,10 @@ from torch import Tensor
 from extrap_kernels.layout import empty_dense, is_dense
 from extrap_kernels.options import extrapolates
 from extrap_kernels.rules import RuleSpec
-from extrap_kernels.state.formats import STATE_FORMATS, Format
+from extrap_kernels.shards import local_part
+from extrap_kernels.state.blocks import BlockFormat, empty_exponents, exponents_shape, takes_blocks
+from extrap_kernels.state.format import Format
+from extrap_kernels.state.formats import STATE_FORMATS
 
 State = dict[str, Tensor]
 
@@ -57,51 +60,81 @@ class StateLayout:
     Attributes:
         buffers: names of the rule's buffers, in its order.
         formats: format of each buffer.
+        block_formats: format that each buffer has, or would have, in blocks: what else uint8 may mean.
         has_base: whether the base iterate is stored; if not, the parameter holds it.
         base_dtype: dtype of the base iterate and of the arithmetic.
     """
 
     buffers: tuple[str, ...]
     formats: tuple[Format, ...]
+    block_formats: tuple[Format, ...]
     has_base: bool
     base_dtype: torch.dtype
 
     @classmethod
-    def of(cls, spec: RuleSpec, group: Mapping[str, Any], dtype: torch.dtype) -> StateLayout:
-        """Return the layout for parameters of ``dtype``.
+    def of(cls, spec: RuleSpec, group: Mapping[str, Any], dtype: torch.dtype, *, blocks: bool = False) -> StateLayout:
+        """Return the layout for parameters of ``dtype``; ``blocks``: whether their state may lie in blocks.
 
         Raises:
             ValueError: the ``state_dtype`` is not possible for parameters of this dtype.
         """
         buffers = spec.buffers_of(group)
         base_dtype = arithmetic_dtype(dtype)
-        plain, chosen = Format(base_dtype), STATE_FORMATS[group["state_dtype"]]
+        chosen, in_blocks = STATE_FORMATS[group["state_dtype"]], STATE_FORMATS[torch.uint8]
+        assert in_blocks is not None
         if chosen is not None and base_dtype != torch.float32:
             raise ValueError(
                 f"Invalid state_dtype value: {group['state_dtype']} for a parameter of {dtype}; it is for float32, "
                 "bfloat16 and float16 parameters: put this one into a param group with state_dtype=torch.float32"
             )
-        formats = [plain if chosen is None else chosen.signed if b.signed else chosen.unsigned for b in buffers]
-        return cls(tuple(b.name for b in buffers), tuple(formats), _needs_base(group, dtype), base_dtype)
+        plain = Format(base_dtype)
+        if chosen is None or (chosen is in_blocks and not blocks):
+            formats = [plain for _ in buffers]
+        else:
+            formats = [chosen.of(signed=b.signed) for b in buffers]
+        return cls(
+            tuple(b.name for b in buffers),
+            tuple(formats),
+            tuple(in_blocks.of(signed=b.signed) for b in buffers),
+            _needs_base(group, dtype),
+            base_dtype,
+        )
+
+    @classmethod
+    def of_param(cls, spec: RuleSpec, group: Mapping[str, Any], param: Tensor) -> StateLayout:
+        """Return the layout for a parameter; see :meth:`of`."""
+        return cls.of(spec, group, param.dtype, blocks=takes_blocks(param))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all tensors of the parameter's shape."""
         return ("base", *self.buffers) if self.has_base else self.buffers
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether buffers are stored in blocks."""
+        return any(isinstance(form, BlockFormat) for form in self.formats)
+
+    def format_of(self, name: str) -> Format:
+        """Return the format of the tensor ``name``; for an unknown name, that of the arithmetic."""
+        return self.formats[self.buffers.index(name)] if name in self.buffers else Format(self.base_dtype)
+
     def dtype_of(self, name: str) -> torch.dtype:
         """Return the dtype of the tensor ``name``; for an unknown name, that of the arithmetic."""
-        if name in self.buffers:
-            return self.formats[self.buffers.index(name)].dtype
-        return self.base_dtype
+        return self.format_of(name).dtype
 
     def empty(self, name: str, param: Tensor) -> Tensor:
         """Return an uninitialized tensor ``name`` for ``param``."""
         return empty_dense(param, self.dtype_of(name))
 
-    def fits(self, name: str, tensor: Tensor, param: Tensor) -> bool:
-        """Whether ``tensor`` is as :meth:`empty` would make it."""
+    def fits(self, name: str, state: Mapping[str, Any], param: Tensor) -> bool:
+        """Whether ``state`` has the tensor ``name``, and the exponents of its blocks, as a step needs them."""
+        if name not in state:
+            return False
+        tensor = state[name]
         if tensor.dtype != self.dtype_of(name) or tensor.shape != param.shape or tensor.device != param.device:
+            return False
+        if isinstance(self.format_of(name), BlockFormat) and not _are_exponents(state.get(exponents_of(name)), param):
             return False
         wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
         return tensor.numel() == 0 or all(
@@ -112,7 +145,7 @@ class StateLayout:
         """Whether ``state`` has every tensor that a step on the host needs, in the right dtype and layout."""
         if "step" not in state or not _is_step_count(state["step"], None):
             return False
-        return all([name in state and self.fits(name, state[name], param) for name in self.names])
+        return all([self.fits(name, state, param) for name in self.names])
 
     def prepare(self, state: State, param: Tensor, step_device: Optional[torch.device]) -> None:
         """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
@@ -128,12 +161,46 @@ class StateLayout:
             param.copy_(state.pop("base"))
         self.create_missing(state, param)
         for name in self.names:
-            if not self.fits(name, state[name], param):
-                state[name] = self.empty(name, param).copy_(state[name])
+            if not self.fits(name, state, param):
+                self.put(name, state, param, self.numbers(name, state, param))
 
     def create_missing(self, state: State, param: Tensor) -> None:
         """Create the tensors that ``state`` lacks besides the step count; ``param`` holds the base iterate."""
         for name in self.names:
             if name not in state:
-                created = self.empty(name, param)
-                state[name] = created.copy_(param) if name == "base" else created.zero_()
+                self.put(name, state, param, param if name == "base" else None)
+
+    def numbers(self, name: str, state: Mapping[str, Any], param: Tensor) -> Tensor:
+        """Return what the tensor ``name`` of ``state`` stands for, whatever its format, in floating point."""
+        stored: Tensor = state[name]
+        if stored.dtype != torch.uint8:
+            return stored
+        numbers = empty_dense(param, torch.float32)
+        form, exponents = self.block_formats[self.buffers.index(name)], state[exponents_of(name)]
+        decoded = form.decode(local_part(stored), torch.float32, local_part(exponents))
+        local_part(numbers).copy_(decoded)
+        return numbers
+
+    def put(self, name: str, state: State, param: Tensor, numbers: Optional[Tensor]) -> None:
+        """Store ``numbers``, floating point, or zeros for None, as the tensor ``name``, rounded to nearest."""
+        form, stored = self.format_of(name), self.empty(name, param)
+        state.pop(exponents_of(name), None)
+        if not isinstance(form, BlockFormat):
+            state[name] = stored.zero_() if numbers is None else stored.copy_(numbers)
+            return
+        if numbers is None:
+            numbers = empty_dense(param, torch.float32).zero_()
+        exponents = empty_exponents(param)
+        form.store(local_part(stored), local_part(numbers.to(param.device)), None, local_part(exponents))
+        state[name], state[exponents_of(name)] = stored, exponents
+
+
+def exponents_of(name: str) -> str:
+    """Return the name of the exponents of the buffer ``name``, if it is stored in blocks."""
+    return f"{name}_exponent"
+
+
+def _are_exponents(tensor: Any, param: Tensor) -> bool:
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.uint8 or tensor.device != param.device:
+        return False
+    return tensor.shape == exponents_shape(param.shape) and local_part(tensor).is_contiguous()

@@ -16,12 +16,12 @@ LAYOUTS = ("fsdp", "fsdp by columns", "fsdp, bf16 compute", "hsdp", "tp", "fsdp 
 class Net(torch.nn.Module):
     """Three output rows: with four shards one of them is empty, with two they are uneven."""
 
-    def __init__(self):
+    def __init__(self, width=8):
         super().__init__()
-        self.first = torch.nn.Linear(12, 8)
-        self.norm = torch.nn.LayerNorm(8)
-        self.second = torch.nn.Linear(8, 8)
-        self.third = torch.nn.Linear(8, 3)
+        self.first = torch.nn.Linear(12, width)
+        self.norm = torch.nn.LayerNorm(width)
+        self.second = torch.nn.Linear(width, width)
+        self.third = torch.nn.Linear(width, 3)
 
     def forward(self, inputs):
         return self.third(self.second(self.norm(self.first(inputs))).relu())

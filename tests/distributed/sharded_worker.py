@@ -5,7 +5,7 @@ from helpers import RULES, assert_same_bits, random_like
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-SHAPES = ((7, 33), (5,), (3, 5), (4, 6, 5, 2), (1, 40), (6, 1031), (33, 70), (2,))
+SHAPES = ((7, 33), (5,), (3, 5), (4, 6, 5, 2), (1, 40), (6, 1031), (33, 70), (2,), (70, 64))
 MESHES = {}
 
 

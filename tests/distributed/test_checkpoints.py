@@ -22,6 +22,19 @@ def test_resharding_four_two_four(processes, backend, tmp_path, evaluating):
     assert_same_bits(resumed, undisturbed)
 
 
+def test_resharding_blocks(processes, backend, tmp_path):
+    """Codes and their exponents; three processes only load: the mean of their gradients would be another one."""
+    options = {"state_dtype": torch.uint8, "noise": "uniform"}
+    how = {"layout": "fsdp", "rule": "adamw", "backend": backend, "options": options, "evaluating": False, "width": 64}
+    undisturbed = processes(4).run(worker.sharded_segment, 0, 4, source=None, target=None, **how)
+    processes(4).run(worker.sharded_segment, 0, 2, source=None, target=tmp_path / "two", **how)
+    resumed = processes(2).run(worker.sharded_segment, 2, 4, source=tmp_path / "two", target=tmp_path / "three", **how)
+    assert_same_bits(resumed, undisturbed[:2])
+    loaded = processes(3).run(worker.sharded_segment, 4, 4, source=tmp_path / "three", target=None, **how)
+    assert_same_bits(loaded, undisturbed[:3])
+    assert any(value.dtype == torch.uint8 for value in loaded[0][1])
+
+
 @MODES
 @pytest.mark.parametrize(
     "options",

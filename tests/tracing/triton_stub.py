@@ -83,6 +83,7 @@ language.__dict__.update(
     {str(dtype).split(".")[-1]: dtype for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)},
     int32=torch.int32,
     int64=torch.int64,
+    uint8=torch.uint8,
     uint16=torch.uint16,
     uint32=torch.uint32,
     constexpr=constexpr,

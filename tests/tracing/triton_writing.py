@@ -82,7 +82,9 @@ class TritonWriting:
         if not StateLayout.of(case.spec, case.group, case.param).has_base:
             at["y"] = at["base"]
         row = self.table.TensorRow(numel=1, chunks=1, aligned=0, **at)
-        scalars, tensors = self._scalars(case.launch.row), _integers(*row[:-1], *buffers)
+        # Of the addresses of exponents, which are not there, only that many must be found.
+        tensors = _integers(*row[: self.table.BUFFER_COLUMN], *buffers, *[0] * self.table.TENSOR_COLUMNS)
+        scalars = self._scalars(case.launch.row)
         normed = {}
         if case.spec.norm is not None and case.launch.layer_adaptation:
             normed = self._normed(rule, formats, scalars, tensors)

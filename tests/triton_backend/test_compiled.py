@@ -21,13 +21,19 @@ if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in 
         spec = every_rule()[name]
         return Rule(spec, spec.buffers[:buffers])
 
-    BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+    def in_blocks(param, name, buffers):
+        return rule(name, buffers).with_buffers(Formats.of(param), "uint8")
+
+    BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "uint8": 1}
     TARGETS = tuple(static_triton.TARGETS)
     FEW = [
         variants.Step(rule("sgd", 1), Formats.of("float32")),
         variants.Step(rule("adam", 2), Formats.of("bfloat16"), noise="gaussian"),
         variants.TrustNorms(rule("lamb", 2), Formats.of("float16", "float32")),
         variants.SquareSums("bfloat16", "gradients"),
+        variants.Step(rule("sgd", 1), in_blocks("float32", "sgd", 1)),
+        variants.Step(rule("adam", 2), in_blocks("bfloat16", "adam", 2)),
+        variants.TrustNorms(rule("lamb", 2), in_blocks("bfloat16", "lamb", 2)),
     ]
 else:
     TARGETS, FEW = (), []
@@ -100,6 +106,16 @@ def test_binary_has_the_accesses_of_the_assembly(dtype):
     wide_loads, wide_stores, _, half_stores = accesses(step)
     assert len(re.findall(r"LDG\.E\.128", sass)) == wide_loads
     assert [len(re.findall(rf"STG\.E\.{bits}\b", sass)) for bits in (128, 64)] == [wide_stores, half_stores]
+
+
+@pytest.mark.parametrize("name, buffers", [("sgd", 1), ("adam", 2)])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_codes_are_accessed_by_four(target, name, buffers):
+    """By bytes go exponents, one for four numbers of a thread, and both in the path of tensors that lie unaligned."""
+    step = variants.Step(rule(name, buffers), in_blocks("bfloat16", name, buffers))
+    sass = static_triton.cuobjdump(static_triton.compiled(step, target).asm["cubin"], "--dump-sass")
+    for access in ("LDG", "STG"):
+        assert len(re.findall(rf"{access}\.E\.U8\b", sass)) == buffers * (2 + 2), access
 
 
 RULE = """

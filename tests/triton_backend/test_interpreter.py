@@ -17,6 +17,7 @@ pytestmark = [
 ]
 PARITY = "triton_backend/test_triton_parity.py"
 BINDING = "triton_backend/test_triton_binding.py"
+BLOCKS = "triton_backend/test_triton_blocks.py"
 SHARDS = ("triton_backend/test_triton_shards.py", "distributed/test_sharded_triton.py")
 
 
@@ -38,6 +39,15 @@ def test_binding():
     assert run(BINDING) >= 12
 
 
+def test_blocks():
+    assert run(BLOCKS) >= 15
+
+
+@pytest.mark.slow
+def test_blocks_of_all_backends():
+    assert run("test_blocks.py", "-k", "triton") > 60
+
+
 def test_sharded_parameters():
     assert run(*SHARDS, "-m", "not slow") > 40
 
@@ -49,6 +59,9 @@ CHOSEN = [
     "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
     "test_capture.py::test_memory_of_a_plan_outlives_it_if_it_was_captured[True-triton]",
     "test_edge_cases.py::test_default_device_does_not_matter[triton]",
+    "test_blocks.py::test_norms_read_blocks[triton-lamb]",
+    "test_blocks.py::test_parts_are_stored_as_the_whole[triton-uniform]",
+    "test_blocks.py::test_the_first_half_of_a_step_and_a_skipped_step_change_no_byte[triton]",
 ]
 MORE = [
     "test_oracle_parity.py::test_rules_follow_the_oracle[triton-sgd-nesterov-past_gradient-gaussian-tensor]",

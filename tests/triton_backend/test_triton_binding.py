@@ -27,11 +27,18 @@ def _binding(request, monkeypatch):
     monkeypatch.setattr(executor, "binding_type", lambda: globals()[request.param])
 
 
-def test_bindings_write_the_same_rows():
-    params = helpers.zoo("triton", torch.float32, ("three", "matrix", "vector", "columns", "offset"))
-    optimizer = helpers.RULES["adam"].optimizer(params)
+@pytest.mark.parametrize("rule, options", [("adam", {}), ("sgd", {"momentum": 0.9})], ids=helpers.describe)
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.uint8], ids=helpers.describe)
+def test_bindings_write_the_same_rows(rule, options, state_dtype):
+    if state_dtype == torch.uint8:
+        values = torch.zeros(5 * 64 * 128 + 1, device=helpers.DEVICES["triton"])
+        params = list(values[1:].view(5, 64, 128)) + [values[: 64 * 128].view(64, 128)]
+    else:
+        params = helpers.zoo("triton", torch.float32, ("three", "matrix", "vector", "columns", "offset"))
+    optimizer = helpers.RULES[rule].optimizer(params, state_dtype=state_dtype, **options)
     spec = optimizer.rule.SPEC
-    layout = StateLayout.of(spec, optimizer.param_groups[0], torch.float32)
+    layout = StateLayout.of_param(spec, optimizer.param_groups[0], params[0])
+    assert layout.has_blocks is (state_dtype == torch.uint8)
     entries, states = map(list, zip(*(entry_of(p, i, None, layout) for i, p in enumerate(params))))
     for i, entry in enumerate(entries):
         entry.param.grad = torch.ones_like(entry.param) if i != 1 else None
@@ -40,10 +47,12 @@ def test_bindings_write_the_same_rows():
     for binding_type in (NativeBinding, PythonBinding):
         binding = binding_type(spec, layout, entries, torch.float32)
         assert binding.bind(states, local) == []
-        tables.append(array("q", bytes(8 * 10 * len(entries))))
-        binding.write_rows(tables[-1], 1, 10)
-        assert list(binding.stepped()) == [0, 2, 3, 4]
+        tables.append(array("q", bytes(8 * 12 * len(entries))))
+        binding.write_rows(tables[-1], 1, 12)
+        assert list(binding.stepped()) == [k for k in range(len(entries)) if k != 1]
     assert tables[0] == tables[1]
+    exponents = [state.get(f"{name}_exponent") for name in layout.buffers for state in states[:1]]
+    assert tables[0][9 : 9 + len(exponents)].tolist() == [0 if e is None else e.data_ptr() for e in exponents]
 
 
 def steps_with_absent_gradients(backend, rule, options):
@@ -149,6 +158,32 @@ def test_freed_memory_is_an_error(name):
     with pytest.raises(ValueError, match=f"{what} of parameter 0 .*has fewer bytes in its storage"):
         optimizer.step()
     assert torch.equal(param, before)
+
+
+def exponents_of_a_step():
+    """An optimizer after a step, and the state of its parameter, which is in blocks."""
+    param = torch.nn.Parameter(torch.ones(64, 64, device=helpers.DEVICES["triton"]))
+    optimizer = helpers.RULES["sgd"].optimizer(
+        [param], lr=0.1, momentum=0.9, backend="triton", state_dtype=torch.uint8, extrapolation=None
+    )
+    helpers.train(optimizer, steps=1)
+    return optimizer, optimizer.state[param]
+
+
+def test_freed_exponents_are_an_error():
+    optimizer, state = exponents_of_a_step()
+    state["momentum_buffer_exponent"].untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="momentum_buffer_exponent.* of parameter 0 .*has fewer bytes in its storage"):
+        optimizer.step()
+
+
+def test_exponents_may_be_exchanged():
+    """Where they are in a checkpoint that was loaded, say."""
+    (optimizer, state), (other, _) = exponents_of_a_step(), exponents_of_a_step()
+    state["momentum_buffer_exponent"] = state["momentum_buffer_exponent"].clone()
+    for each in (optimizer, other):
+        helpers.train(each, steps=1, seed=5)
+    helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(other))
 
 
 def test_incomplete_state_is_reported():

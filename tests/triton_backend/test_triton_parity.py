@@ -139,7 +139,8 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
         if state_dtype == torch.float32 or arithmetic_dtype(dtype) == torch.float32
     ]
     for (rule, variant), state, perturbation in itertools.product(VARIANTS, states, helpers.FEW_PERTURBATIONS):
-        params = helpers.zoo("triton", state["dtype"], ["matrix"])
+        # Large enough for blocks.
+        params = [torch.nn.Parameter(torch.zeros(64, 64, dtype=state["dtype"], device=helpers.DEVICES["triton"]))]
         options = {**helpers.RULES[rule].variants[variant], **perturbation, "max_grad_norm": 1.0}
         optimizer = helpers.RULES[rule].optimizer(params, backend="triton", state_dtype=state["state_dtype"], **options)
         helpers.train(optimizer, steps=1)

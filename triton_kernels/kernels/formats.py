@@ -23,13 +23,14 @@ INTERPRETED = tl.constexpr(not isinstance(square_root, triton.runtime.JITFunctio
 def pointer(address, FORMAT: tl.constexpr, ALIGNED: tl.constexpr):
     """Return a pointer to numbers in ``FORMAT``; ``ALIGNED``: to as many as one access of a thread takes.
 
-    That is 16 bytes, but 8 for a 16-bit format: 4 numbers, as for float32. With 16, Triton would have each thread hold
-    8 numbers in a row, of float32 buffers too, and a warp that reads 16 bytes for each thread would leave gaps.
+    That is 16 bytes, but 8 for a 16-bit format and 4 for codes of 8 bits: 4 numbers, as for float32. With 16, Triton
+    would have each thread hold 8 numbers in a row, of float32 buffers too, and a warp that reads 16 bytes for each
+    thread would leave gaps.
     """
     STORED: tl.constexpr = tl.uint16 if INTERPRETED and FORMAT == tl.bfloat16 else FORMAT
     p = address.to(tl.pointer_type(STORED))
     if ALIGNED:
-        p = tl.multiple_of(p, 8 if FORMAT == tl.bfloat16 or FORMAT == tl.float16 else 16)
+        p = tl.multiple_of(p, 4 if FORMAT == tl.uint8 else 8 if FORMAT == tl.bfloat16 or FORMAT == tl.float16 else 16)
     return p
 
 
@@ -80,8 +81,13 @@ def quotient(a, b):
 @triton.jit
 def load(address, start, mask, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     """Return the numbers from ``start`` in the precision ``A``."""
-    at = pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK)
-    return upcast(tl.load(at, mask=mask), FORMAT, A)
+    return upcast(load_as_is(address, start, mask, FORMAT, BLOCK, ALIGNED), FORMAT, A)
+
+
+@triton.jit
+def load_as_is(address, start, mask, FORMAT: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return what is stored of the numbers in ``FORMAT`` from ``start``."""
+    return tl.load(pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK), mask=mask)
 
 
 @triton.jit
@@ -94,56 +100,3 @@ def store(address, start, mask, value, FORMAT: tl.constexpr, BLOCK: tl.constexpr
 def store_as_is(address, start, mask, stored, FORMAT: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
     """Write what is stored of numbers in ``FORMAT``, from ``start`` on."""
     tl.store(pointer(address, FORMAT, ALIGNED) + start + tl.arange(0, BLOCK), stored, mask=mask)
-
-
-# The buffers of a rule: bit k of SIGNS says that the k-th one is signed, which decides on its format. Not a tuple of
-# formats, since Triton 3.3 cannot take an element of one that is constexpr.
-
-
-@triton.jit
-def load_buffers(
-    addresses,
-    start,
-    mask,
-    BUFFERS: tl.constexpr,
-    SIGNS: tl.constexpr,
-    SIGNED: tl.constexpr,
-    UNSIGNED: tl.constexpr,
-    A: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ALIGNED: tl.constexpr,
-):
-    """Return the numbers of each buffer from ``start``."""
-    values = ()
-    for k in tl.static_range(BUFFERS):
-        if (SIGNS >> k) & 1 != 0:
-            values += (load(addresses[k], start, mask, SIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
-        else:
-            values += (load(addresses[k], start, mask, UNSIGNED, A, BLOCK, ALIGNED),)  # type: ignore[assignment]
-    return values
-
-
-@triton.jit
-def store_buffers(
-    addresses,
-    start,
-    mask,
-    values,
-    bits,
-    BUFFERS: tl.constexpr,
-    SIGNS: tl.constexpr,
-    SIGNED: tl.constexpr,
-    UNSIGNED: tl.constexpr,
-    ROUNDS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ALIGNED: tl.constexpr,
-):
-    """Write the numbers of each buffer from ``start`` on; if ``ROUNDS``, the random ``bits`` round unsigned ones."""
-    for k in tl.static_range(BUFFERS):
-        if (SIGNS >> k) & 1 != 0:
-            store(addresses[k], start, mask, values[k], SIGNED, BLOCK, ALIGNED)
-        elif ROUNDS:
-            stored = downcast_by(bits, values[k], UNSIGNED)
-            store_as_is(addresses[k], start, mask, stored, UNSIGNED, BLOCK, ALIGNED)
-        else:
-            store(addresses[k], start, mask, values[k], UNSIGNED, BLOCK, ALIGNED)

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
-from extrap_kernels.triton_kernels.kernels.formats import load, load_buffers, pointer, square_root, upcast
+from extrap_kernels.triton_kernels.kernels.buffers import load_buffers
+from extrap_kernels.triton_kernels.kernels.formats import load, pointer, square_root, upcast
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
 from extrap_kernels.triton_kernels.kernels.table import VECTOR, is_last, piece_row, tensor_row
 
@@ -120,7 +121,7 @@ def norm_squares(
         x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         u = unscaled(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED))
         if NORM == "update":
-            buffers = load_buffers(t.buffers, start, mask, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
+            buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
             u, z, buffers = DIRECTION(rule, u, u, x, buffers)
         # What lies past the end may be anything.
         total_x += tl.where(mask, x.to(tl.float64) * x.to(tl.float64), 0.0)

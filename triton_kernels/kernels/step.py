@@ -11,14 +11,9 @@ import triton
 import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
+from extrap_kernels.triton_kernels.kernels.buffers import load_buffers, store_buffers
 from extrap_kernels.triton_kernels.kernels.direction import extrapolated, extrapolation, returns_to_base
-from extrap_kernels.triton_kernels.kernels.formats import (
-    load,
-    load_buffers,
-    square_root,
-    store,
-    store_buffers,
-)
+from extrap_kernels.triton_kernels.kernels.formats import load, square_root, store
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
 from extrap_kernels.triton_kernels.kernels.noise import noise_of, rounding_bits, with_noise
 from extrap_kernels.triton_kernels.kernels.scalars import (
@@ -70,6 +65,7 @@ def step_elements(
     UNSIGNED: tl.constexpr,
     BUFFERS: tl.constexpr,
     SIGNS: tl.constexpr,
+    ROUNDS: tl.constexpr,
     DIRECTION: tl.constexpr,
     EXTRAGRADIENT_DIRECTION: tl.constexpr,
     PHASE: tl.constexpr,
@@ -99,19 +95,13 @@ def step_elements(
         l = g
         if t.local != 0:
             l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
-        buffers = load_buffers(t.buffers, start, mask, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
+        buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
         if PHASE == "extrapolate":
             y = x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr
         else:
             u, z, buffers = DIRECTION(rule, g, l, x, buffers)
-            ROUNDS: tl.constexpr = (UNSIGNED != A) and (SIGNS != (1 << BUFFERS) - 1)
-            bits = None
-            if ROUNDS:
-                bits = rounding_bits(noise, start, SHARDED, BLOCK)
-            # Not by `*`, which takes no None.
-            store_buffers(
-                t.buffers, start, mask, buffers, bits, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED
-            )
+            if not ROUNDS:
+                store_buffers(t, start, left, buffers, None, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
             x = x * update.shrink - u * update.lr
             y = extrapolated(e, x, u, z)
             if NOISE is not None:
@@ -123,6 +113,10 @@ def step_elements(
             kept = tl.multiple_of(kept, VECTOR)
         store(t.base, start, o < kept, x, BASE, BLOCK, ALIGNED)
         store(t.y, start, mask, y, PARAM, BLOCK, ALIGNED)
+        # Last of all: before, it would take registers besides those of x and y.
+        if ROUNDS and PHASE == "update":
+            bits = rounding_bits(noise, start, SHARDED, BLOCK)
+            store_buffers(t, start, left, buffers, bits, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
 
 
 @triton.jit
@@ -165,6 +159,7 @@ def step_kernel(
     UNSIGNED: tl.constexpr,
     BUFFERS: tl.constexpr,
     SIGNS: tl.constexpr,
+    ROUNDS: tl.constexpr,
     OWN_DECAY: tl.constexpr,
     CONSTANTS: tl.constexpr,
     DIRECTION: tl.constexpr,
@@ -204,14 +199,14 @@ def step_kernel(
             if aligned:
                 step_elements(
                     *(t, begin, end, adopt, update, e, prepare, rule, noise),
-                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
-                    *(PHASE, NOISE, SHARDED, BLOCK, True),
+                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, ROUNDS),
+                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, SHARDED, BLOCK, True),
                 )
             else:
                 step_elements(
                     *(t, begin, end, adopt, update, e, prepare, rule, noise),
-                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, DIRECTION, EXTRAGRADIENT_DIRECTION),
-                    *(PHASE, NOISE, SHARDED, BLOCK // 8, False),
+                    *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, ROUNDS),
+                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, SHARDED, BLOCK // 8, False),
                 )
             if PHASE == "update":
                 if is_last(counters + chunk.tensor, t.chunks):

@@ -28,13 +28,15 @@ class TensorRow(NamedTuple):
     local: Any  # 0 where this worker's own gradient is the gradient
     aligned: Any  # 1 where all that is read and written starts at a multiple of 16 bytes
     buffers: Any = ()  # of the rule, in its order
+    exponents: Any = ()  # of each of them, if they are in blocks
 
 
 # The most buffers that a rule may have here.
 MAX_BUFFERS = 2
-# Columns before the buffers, and of a row of the table.
-BUFFER_COLUMN = tl.constexpr(len(TensorRow._fields) - 1)
-TENSOR_COLUMNS = tl.constexpr(BUFFER_COLUMN.value + MAX_BUFFERS)
+# Columns before the buffers, before their exponents, and of a row of the table.
+BUFFER_COLUMN = tl.constexpr(len(TensorRow._fields) - 2)
+EXPONENT_COLUMN = tl.constexpr(BUFFER_COLUMN.value + MAX_BUFFERS)
+TENSOR_COLUMNS = tl.constexpr(EXPONENT_COLUMN.value + MAX_BUFFERS)
 
 
 class NoiseRow(NamedTuple):
@@ -90,7 +92,8 @@ def cells(p, COUNT: tl.constexpr):
 def tensor_row(tensors, i, BUFFERS: tl.constexpr):
     """Load row ``i`` with the addresses of ``BUFFERS`` buffers."""
     p = tensors + i * TENSOR_COLUMNS
-    return TensorRow(*cells(p, BUFFER_COLUMN), cells(p + BUFFER_COLUMN, BUFFERS))  # type: ignore[call-arg]
+    buffers, exponents = cells(p + BUFFER_COLUMN, BUFFERS), cells(p + EXPONENT_COLUMN, BUFFERS)
+    return TensorRow(*cells(p, BUFFER_COLUMN), buffers, exponents)  # type: ignore[call-arg]
 
 
 @triton.jit
