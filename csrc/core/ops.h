@@ -18,6 +18,12 @@ inline namespace EXTRAP_ISA {
 template <class V>
 struct Ops;
 
+// a where the condition holds, else b: in each lane, where `?:` is not for all lane types.
+template <class Condition, class V>
+EXTRAP_HD V select(Condition condition, V a, V b) {
+  return condition ? a : b;
+}
+
 template <>
 struct Ops<float> {
   using Word = uint32_t;

@@ -44,6 +44,18 @@ struct Lanes {
   EXTRAP_LANE_OPERATOR(^)
 #undef EXTRAP_LANE_OPERATOR
 
+#define EXTRAP_LANE_COMPARISON(op)                                                   \
+  friend EXTRAP_HD Lanes<bool, kCount> operator op(Lanes a, Lanes b) {               \
+    return Lanes<bool, kCount>::each([&](int k) { return a.lane[k] op b.lane[k]; }); \
+  }
+  EXTRAP_LANE_COMPARISON(==)
+  EXTRAP_LANE_COMPARISON(!=)
+  EXTRAP_LANE_COMPARISON(<)
+  EXTRAP_LANE_COMPARISON(>)
+  EXTRAP_LANE_COMPARISON(<=)
+  EXTRAP_LANE_COMPARISON(>=)
+#undef EXTRAP_LANE_COMPARISON
+
   friend EXTRAP_HD Lanes operator>>(Lanes a, int bits) {
     return each([&](int k) { return a.lane[k] >> bits; });
   }
@@ -52,6 +64,11 @@ struct Lanes {
     return each([&](int k) { return -a.lane[k]; });
   }
 };
+
+template <class A, int kCount>
+EXTRAP_HD Lanes<A, kCount> select(Lanes<bool, kCount> condition, Lanes<A, kCount> a, Lanes<A, kCount> b) {
+  return Lanes<A, kCount>::each([&](int k) { return condition.lane[k] ? a.lane[k] : b.lane[k]; });
+}
 
 }  // namespace extrap::cuda
 

@@ -3,6 +3,7 @@
 
 #include "core/config.h"
 #include "core/macros.h"
+#include "core/ops.h"
 #include "core/rule.h"
 #include "core/table.h"
 
@@ -21,7 +22,7 @@ struct Sign {
   template <class V>
   EXTRAP_HD void direction(V g, V l, V, V*, V& u, V& z) const {
     const V zero{}, one = zero + A(1);
-    u = (g > zero ? one : (g < zero ? -one : zero)) * gain;
+    u = select(g > zero, one, select(g < zero, -one, zero)) * gain;
     z = l;
   }
 
