@@ -44,19 +44,19 @@ def sectors(accesses: np.ndarray[Any, Any], tensors: Iterable[Tensor]) -> int:
 def of_step(
     optimizer_type: Any, dtype: torch.dtype, gradient_dtype: torch.dtype, options: dict[str, Any], numel: int = 8192
 ) -> Traffic:
-    """Return the traffic of the second emulated step of one tensor, without a local gradient.
+    """Return the traffic of the second emulated step of one matrix, without a local gradient.
 
     Raises:
         RuntimeError: this build has no emulated kernels, or this torch one dtype for parameter and gradient.
     """
-    param = torch.nn.Parameter(torch.ones(numel, dtype=dtype))
+    param = torch.nn.Parameter(torch.ones(numel // 64, 64, dtype=dtype))
     if dtype != gradient_dtype:
         if not hasattr(param, "grad_dtype"):
             raise RuntimeError(
                 f"torch {torch.__version__} has no grad_dtype, for {gradient_dtype} gradients of {dtype}"
             )
         param.grad_dtype = gradient_dtype
-    param.grad = torch.ones(numel, dtype=gradient_dtype)
+    param.grad = torch.ones_like(param, dtype=gradient_dtype)
     optimizer = optimizer_type([param], backend="cuda-emulated", **options)
     optimizer.step()
     accesses = np.array(_C.testing.recorded_accesses(optimizer.step), dtype=np.int64)

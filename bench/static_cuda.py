@@ -21,7 +21,9 @@ from bench import accesses, baselines, gpu_model, report, sass
 from bench.static import SLOTS, KernelRow
 from extrap_kernels import _C, selftest
 
-_STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16"}
+_STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16", "Block8": "8-bit"}
+# state_dtype by what a kernel's name says of its moments.
+_STATE_DTYPES = {"(bf16": torch.bfloat16, "(8-bit": torch.uint8}
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Operands of the noise: of every hash (csrc/core/random_bits.h), and of every angle of Gaussian noise (noise.h).
 _HASH, _ANGLE = "0x7feb352d", "0x7fff00"
@@ -74,7 +76,7 @@ def cuobjdump(*arguments: str) -> str:
 def _readable(symbol: str) -> str:
     text = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout
     text = re.sub(r"extrap::(cuda::|baseline::)?", "", text)
-    storages = [_STORAGE[name] for name in re.findall(r"\b(float|double|BFloat16|Float16)\b", text)]
+    storages = [_STORAGE[name] for name in re.findall(rf"\b({'|'.join(_STORAGE)})\b", text)]
     # Of the parameter, the gradient, the base iterate and the buffers.
     compact = [f"({storages[3]} moments)"] if len(storages) > 3 and storages[3] != storages[2] else []
     step = re.search(r"StepKernel<(\w+), .*(true|false)>", text)
@@ -134,6 +136,8 @@ def _by_function(text: str) -> list[tuple[str, str]]:
 
 def _instructions(name: str, code: str) -> dict[str, float]:
     bits, elements = (128, 2) if "fp64" in name else (64, 4)  # of a tile, and of a part: kPart of step_kernel.h
+    if "8-bit" in name:
+        bits = 32  # codes; exponents are narrower
     ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
     return {noise: sass.fewest_instructions(code, bits, operands) / elements for noise, operands in ways.items()}
 
@@ -146,7 +150,11 @@ def bytes_moved(rule: str, dtype: torch.dtype, **options: Any) -> float:
 def report_rows() -> list[KernelRow]:
     """Return the step kernels of SGD with momentum and of Adam, for each GPU that the extension was built for."""
     rows = []
-    options: dict[str, dict[str, Any]] = {"": {}, " (bf16 moments)": {"state_dtype": torch.bfloat16}}
+    options: dict[str, dict[str, Any]] = {
+        "": {},
+        " (bf16 moments)": {"state_dtype": torch.bfloat16},
+        " (8-bit moments)": {"state_dtype": torch.uint8},
+    }
     for (rule, name), (dtype, short), state in itertools.product(
         (("sgd", "SgdMomentum"), ("adamw", "Adam")), ((torch.float32, "fp32"), (torch.bfloat16, "bf16")), options
     ):
@@ -171,10 +179,10 @@ def _step_of(variant: str) -> tuple[Any, dict[str, Any]]:
 
 
 @cache
-def _sectors(variant: str, param: str, gradient: str, compact: bool) -> float:
+def _sectors(variant: str, param: str, gradient: str, state_dtype: torch.dtype) -> float:
     optimizer, options = _step_of(variant)
-    state = {"state_dtype": torch.bfloat16} if compact else {}
-    return accesses.of_step(optimizer, _DTYPES[param], _DTYPES[gradient], {**options, **state}).sectors
+    options["state_dtype"] = state_dtype
+    return accesses.of_step(optimizer, _DTYPES[param], _DTYPES[gradient], options).sectors
 
 
 def slot_rows() -> list[dict[str, Any]]:
@@ -189,7 +197,8 @@ def slot_rows() -> list[dict[str, Any]]:
         rule, param, gradient, *rest = name.split()[1:]
         if param != gradient and not hasattr(torch.Tensor, "grad_dtype"):
             continue
-        moved = _sectors(rule, param, gradient, "moments)" in rest)
+        state_dtype = _STATE_DTYPES.get(rest[0], torch.float32) if rest else torch.float32
+        moved = _sectors(rule, param, gradient, state_dtype)
         by_arch = {int(kernel.target[3:]): kernel.instructions for kernel in found if kernel.name == name}
         for noise in by_arch[archs[0]]:
             row = {"kernel": f"{name}, {noise}" if noise else name, "B/param, sectors": moved}

@@ -27,11 +27,13 @@ class DeviceWarp {
                                           const After& after) const {
     Registers registers;
     before(static_cast<int>(threadIdx.x), registers);
-    for (int distance = 1; distance < lanes; distance *= 2)
-      exchanged(registers, [&](uint32_t& value) {
-        const uint32_t other = __shfl_xor_sync(0xffffffffu, value, distance);
-        value = other > value ? other : value;
-      });
+    EXTRAP_UNROLL
+    for (int distance = 1; distance < kWarp; distance *= 2)
+      if (distance < lanes)
+        exchanged(registers, [&](uint32_t& value) {
+          const uint32_t other = __shfl_xor_sync(0xffffffffu, value, distance);
+          value = other > value ? other : value;
+        });
     after(static_cast<int>(threadIdx.x), registers);
   }
 };

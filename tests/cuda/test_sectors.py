@@ -4,6 +4,8 @@ A GPU moves sectors. Where the threads of a warp leave gaps between what they ac
 more than once.
 """
 
+import math
+
 import helpers
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ OPTIONS = {
     "y is read": {"extrapolation": None},
     "sums": {"noise": "uniform", "noise_scale": "tensor", "max_grad_norm": 1.0},
     "compact": {"state_dtype": torch.bfloat16},
+    "blocks": {"state_dtype": torch.uint8},
 }
 
 
@@ -42,9 +45,10 @@ class Step:
 
     def __init__(self, rule, pair, options):
         dtype, gradient_dtype = pair
-        if options == "compact" and dtype == torch.float64:
+        if "state_dtype" in OPTIONS[options] and dtype == torch.float64:
             pytest.skip("compact state is for single precision")
-        self.param = torch.nn.Parameter(torch.linspace(-1, 1, NUMEL).to(dtype))
+        shape = (511, 16) if options == "blocks" else (NUMEL,)
+        self.param = torch.nn.Parameter(torch.linspace(-1, 1, math.prod(shape)).to(dtype).view(shape))
         if hasattr(self.param, "grad_dtype"):
             self.param.grad_dtype = gradient_dtype
         elif dtype != gradient_dtype:
@@ -69,7 +73,8 @@ class Step:
     def misalign(self, name):
         """Put a tensor one element off the alignment."""
         tensor = self.tensors[name]
-        moved = self.tensors[name] = torch.empty(NUMEL + 1, dtype=tensor.dtype)[1:].copy_(tensor)
+        moved = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
+        self.tensors[name] = moved.copy_(tensor)
         if name == "parameter":
             self.param.data = moved
         elif name == "gradient":
@@ -89,8 +94,8 @@ class Step:
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "-".join(map(helpers.describe, pair)))
 @pytest.mark.parametrize("rule", RULES)
 def test_aligned_tensors_are_at_the_floor(rule, pair, options):
-    """But for the ends."""
-    assert 1 <= Step(rule, pair, options).excess() < 1.01
+    """But for the ends, and for exponents, of which a warp asks for 8 bytes at a time."""
+    assert 1 <= Step(rule, pair, options).excess() < (1.03 if options == "blocks" else 1.01)
 
 
 @pytest.mark.parametrize("options", OPTIONS)

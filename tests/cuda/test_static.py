@@ -14,7 +14,7 @@ from extrap_kernels import _C
 TARGETS = ("sm_80", "sm_90", "sm_100")
 PAIRS = ("fp32 fp32", "fp64 fp64", "bf16 bf16", "bf16 fp32", "fp16 fp16", "fp16 fp32")
 RULES = ("Sgd", "SgdMomentum", "Adam", "Lars", "LarsMomentum", "Lamb")
-COMPACT = " (bf16 moments)"
+COMPACT, BLOCKS = " (bf16 moments)", " (8-bit moments)"
 
 pytestmark = [
     pytest.mark.skipif(not _C.cuda_built, reason="the extension was built without CUDA (nvcc was not found)"),
@@ -55,32 +55,36 @@ def test_nothing_spills(kernels):
 def test_registers(kernels):
     """At most 64 for SGD and Adam, so that half of a multiprocessor's threads are there at a time; with noise 72.
 
-    80 where 16-bit moments are added to noise, for rules with norms, and for the norms and sums themselves.
+    80 where moments in fewer bits are added to noise, for rules with norms, and for the norms and sums themselves.
     """
     for kernel in kernels:
-        noise, compact = kernel.name.endswith("noise"), COMPACT in kernel.name
+        noise, compact = kernel.name.endswith("noise"), "moments)" in kernel.name
         simple = re.match("step (Sgd|SgdMomentum|Adam) ", kernel.name) and not (noise and compact)
         assert kernel.registers <= ((72 if noise else 64) if simple else 80), kernel
 
 
 @pytest.mark.parametrize(
     "rule, buffers, compact",
-    [("Sgd", 0, ""), *((*rule, moments) for rule in (("SgdMomentum", 1), ("Adam", 2)) for moments in ("", COMPACT))],
+    [
+        ("Sgd", 0, ""),
+        *((*rule, moments) for rule in (("SgdMomentum", 1), ("Adam", 2)) for moments in ("", COMPACT, BLOCKS)),
+    ],
 )
 def test_a_part_is_moved_in_one_access(kernels, rule, buffers, compact):
-    """128 bits, or 64 of 16-bit numbers. Loaded are x, the buffers, the gradient, the local one, and y where it counts;
+    """128 bits, or 64 of 16-bit numbers, or 32 of codes. Loaded are x, the buffers, the gradient, the local one, and y where it counts;
     x, the buffers and y are stored."""
     for pair in [pair for pair in PAIRS if not compact or pair != "fp64 fp64"]:
         half_y, half_gradient = ("16" in storage for storage in pair.split())
-        half_buffers = buffers if compact else 0
-        half_loads, half_stores = half_y + 2 * half_gradient + half_buffers, half_y + half_buffers
+        half_buffers, wide_buffers = buffers * (compact == COMPACT), buffers * (compact == "")
+        half_loads, half_stores = half_y + 2 * half_gradient, half_y
         found = [k for k in kernels if k.name in (f"step {rule} {pair}{compact}", f"step {rule} {pair}{compact} noise")]
         assert len(found) == 2 * len(TARGETS)
         for kernel in found:
-            assert kernel.wide_loads == 1 + buffers + 2 + 1 - half_loads, kernel
-            assert kernel.wide_stores == 1 + buffers + 1 - half_stores, kernel
+            assert kernel.wide_loads == 1 + wide_buffers + 2 + 1 - half_loads, kernel
+            assert kernel.wide_stores == 1 + wide_buffers + 1 - half_stores, kernel
             if pair != "fp64 fp64":  # whose single numbers have 64 bits
-                assert (kernel.half_loads, kernel.half_stores) == (half_loads, half_stores), kernel
+                halves = half_loads + half_buffers, half_stores + half_buffers
+                assert (kernel.half_loads, kernel.half_stores) == halves, kernel
 
 
 def test_instructions_of_an_element(kernels):
@@ -113,10 +117,14 @@ def test_issue_slots(kernels):
     assert row["B/param, sectors"] == 32 and row["instructions, sm_90"] == instructions
     assert row["model: slots of H100, sm_90"] == f"{100 * instructions * 3350 / 32 / (4 * 32 * 132 * 1.98):.0f}%"
     assert rows["step Lamb bf16 bf16 (bf16 moments) noise, gaussian"]["B/param, sectors"] == 4 + 4 + 4 + 2 * 4
+    # Of exponents, a warp asks for one sector for 128 numbers.
+    assert rows["step Adam bf16 bf16 (8-bit moments)"]["B/param, sectors"] == 4 + 4 + 4 + 2 * 2 + 2 * 2 * 32 / 128
 
 
 @helpers.needs_emulation
-@pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}], ids=["", "compact"])
+@pytest.mark.parametrize(
+    "options", [{}, {"state_dtype": torch.bfloat16}, {"state_dtype": torch.uint8}], ids=["", "compact", "blocks"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 def test_bytes_are_those_of_the_floor(rule, dtype, options):
