@@ -71,8 +71,9 @@ def test_registers(kernels):
     ],
 )
 def test_a_part_is_moved_in_one_access(kernels, rule, buffers, compact):
-    """128 bits, or 64 of 16-bit numbers, or 32 of codes. Loaded are x, the buffers, the gradient, the local one, and y where it counts;
-    x, the buffers and y are stored."""
+    """128 bits, or 64 of 16-bit numbers, or 32 of codes.
+
+    Loaded are x, the buffers, the gradient, the local one, and y where it counts; x, the buffers and y are stored."""
     for pair in [pair for pair in PAIRS if not compact or pair != "fp64 fp64"]:
         half_y, half_gradient = ("16" in storage for storage in pair.split())
         half_buffers, wide_buffers = buffers * (compact == COMPACT), buffers * (compact == "")
