@@ -391,6 +391,7 @@ class _Shard:
 def test_a_shard_that_cuts_blocks_is_refused():
     param = torch.empty(64, 64)
     check_shard("p", param, _Shard(64, 1024, 1024))
+    check_shard("p", param, _Shard(64, 4096, 1))  # one extent: there is no distance to a second one
     with pytest.raises(ValueError, match="p of shape .* state_dtype=torch.bfloat16"):
         check_shard("p", param, _Shard(8, 8, 64))
 
