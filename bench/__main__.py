@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench import compare, figures, machine, plots, profile, report, state_formats, static, workloads
+from bench import compare, figures, machine, plots, profile, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import host_seconds, interleaved, seconds
 
@@ -197,6 +197,8 @@ def main() -> None:
     elif arguments.what == "profile":
         _profile(arguments)
     elif arguments.what == "state_formats":
+        from bench import state_formats  # not above: it imports scikit-learn, which takes a second
+
         state_formats.run(quick=arguments.quick, page=GENERATED / "state_formats.md" if arguments.write_docs else None)
     elif arguments.what == "static":
         for title, rows in static.sections(arguments.bandwidth):

@@ -116,13 +116,14 @@ def run(*, quick: bool, page: Path | None) -> None:
     sections = measurements.sections(results)
     for title, rows in sections:
         report.show(title, rows)
-    missing = [name for name in state_peers.FORMATS if name not in state_peers.available()]
+    missing = [name for name in state_peers.FORMATS if name not in measurements.formats]
     if missing:
-        print(f"Not installed, and left out: {', '.join(missing)}")
+        print(f"Left out: {', '.join(missing)}")
     images = measurements.plot(results, folder if page is None else page.with_suffix(""))
     print(f"Written: {', '.join(map(str, images))}")
     if page is not None:
         about = {"command": "python -m bench state_formats", "date": datetime.date.today().isoformat(), **about}
+        about |= state_peers.versions()
         parts = [report.described(about), *(f"### {title}\n\n{report.markdown(rows)}" for title, rows in sections)]
         parts += [f"![{image.stem}]({page.stem}/{image.name})" for image in images]
         report.write_between_marks(page, "\n\n".join(parts))

@@ -7,6 +7,7 @@ bitsandbytes and torchao are the packages themselves: ``pip install bitsandbytes
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -156,3 +157,8 @@ PACKAGES = {"bitsandbytes Adam8bit": "bitsandbytes", "torchao Adam8bit": "torcha
 def available() -> list[str]:
     """Return the names of :data:`FORMATS` whose package is installed, or that need none."""
     return [name for name in FORMATS if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    return {PACKAGES[name]: importlib.metadata.version(PACKAGES[name]) for name in available() if name in PACKAGES}
