@@ -63,7 +63,7 @@ def medians(by_format: Mapping[str, Sequence[Row]], title: str, path: Path) -> N
         axis.grid(True, alpha=0.3)
     axes[0].set_ylabel(f"root of the second moment\nover that in float32, {title}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 0.82))
+    figure.tight_layout(rect=(0, 0, 1, 0.86))
     figure.savefig(path)
     pyplot.close(figure)
 
@@ -85,4 +85,6 @@ def losses(title: str, curves: Mapping[str, Any], compared_with: Callable[[str],
     for axis in (left, right):
         axis.grid(True, which="both", alpha=0.3)
         axis.legend(fontsize=8)
+    for of_ticks in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        of_ticks(ticker.StrMethodFormatter("{x:g}"))
     _save(figure, path)
