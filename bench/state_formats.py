@@ -1,6 +1,7 @@
 """``python -m bench state_formats``: what the state formats do to moments, updates and losses, beside other formats.
 
-Each measurement is kept in a file of its own, so that a second call goes on where the first one was stopped.
+Each measurement is kept in a file of its own, so that a second call goes on where the first one was stopped. Delete the
+files to measure a changed format.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def run(*, quick: bool, page: Path | None) -> None:
     about = machine.describe(torch.device("cpu"))
     measurements = Measurements(quick=quick)
     folder = Path("results") / ("state_formats_quick" if quick else "state_formats")
+    print(f"Kept in {folder}: delete it to measure anew")
     results = measurements.carry_out(folder, about)
     sections = measurements.sections(results)
     for title, rows in sections:
