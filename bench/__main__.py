@@ -1,7 +1,8 @@
 """``python -m bench``: our optimizers against what users would otherwise use or write.
 
 ``python -m bench static`` reports on the GPU kernels and needs no GPU; ``python -m bench profile`` counts what they do
-on one. ``python -m bench compare A B`` sets two files of ``--json`` side by side.
+on one. ``python -m bench compare A B`` sets two files of ``--json`` side by side. ``python -m bench state_formats``
+measures what compact state does to training.
 """
 
 from __future__ import annotations
@@ -156,7 +157,9 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["measure", "static", "profile", "compare"], default="measure")
+    parser.add_argument(
+        "what", nargs="?", choices=["measure", "static", "profile", "compare", "state_formats"], default="measure"
+    )
     parser.add_argument("files", nargs="*", type=Path, help="the two files that are compared")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
@@ -167,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     default = Path("results/bench.json")
     parser.add_argument("--json", type=Path, default=default, metavar="FILE", help=f"the output (default: {default})")
     parser.add_argument("--write-docs", action="store_true", help="also write the tables and plots to docs/generated")
+    parser.add_argument("--quick", action="store_true", help="a part of state_formats in seconds, to see that it works")
     parser.add_argument("--bandwidth", type=float, default=3350.0, help="GB/s of the projection (default: 3350, H100)")
     return parser
 
@@ -192,6 +196,10 @@ def main() -> None:
             sys.exit(f"compare: {error}")
     elif arguments.what == "profile":
         _profile(arguments)
+    elif arguments.what == "state_formats":
+        from bench import state_formats  # not above: it imports scikit-learn, which takes a second
+
+        state_formats.run(quick=arguments.quick, page=GENERATED / "state_formats.md" if arguments.write_docs else None)
     elif arguments.what == "static":
         for title, rows in static.sections(arguments.bandwidth):
             report.show(title, rows)

@@ -64,6 +64,21 @@ def complete(optimizer: ExtrapOptimizer) -> None:
                 state["extrapolated"] = param.detach().clone(memory_format=torch.preserve_format)
 
 
+@torch.no_grad()
+def to_float32(optimizer: ExtrapOptimizer, state_dict: dict[str, Any]) -> None:
+    """Replace in ``state_dict``, which ``optimizer.state_dict()`` returned, what is not in the arithmetic's precision.
+
+    The tensors of the optimizer do not change.
+    """
+    for group, saved_group in zip(optimizer.param_groups, state_dict["param_groups"]):
+        wide = {**group, "state_dtype": torch.float32}
+        saved_group["state_dtype"] = with_names(wide)["state_dtype"]
+        for param, key in zip(group["params"], saved_group["params"]):
+            entries = state_dict["state"].get(key)
+            if entries and is_plain(param):
+                StateLayout.of_param(optimizer.rule.SPEC, wide, param).convert(entries, param)
+
+
 def check_form(state_dict: Any) -> None:
     """Raise ValueError for what is not the state dict of an optimizer."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():

@@ -379,6 +379,20 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         groups = [checkpointing.with_names(group) for group in saved["param_groups"]]
         return {**saved, "state": copied, "param_groups": groups}
 
+    def float32_state_dict(self) -> dict[str, Any]:
+        """Return :meth:`state_dict` with every number in float32, whatever the ``state_dtype``; nothing is lost.
+
+        For tools that read no other format, and to go on without one: it loads into any optimizer of this package with
+        the rule's buffers, and into ``torch.optim``, which takes the buffers that it knows by name; load the model as
+        :meth:`eval` leaves it then. Exponents of blocks are not in it, and the groups have ``state_dtype="float32"``.
+        Set that to another name to have the state in that format again when it is loaded. State of float64 parameters
+        stays in float64. What is decoded is new memory, on the device and with the placements of the parameter; all
+        else is the optimizer's own, as in :meth:`state_dict`.
+        """
+        state_dict = self.state_dict()
+        checkpointing.to_float32(self, state_dict)
+        return state_dict
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict from any backend, device and mode; the state keeps its precision.
 

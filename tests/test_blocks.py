@@ -264,28 +264,6 @@ def test_the_first_half_of_a_step_and_a_skipped_step_change_no_byte(backend):
     helpers.assert_same_bits(helpers.snapshot(optimizer)[1], before)
 
 
-@pytest.mark.parametrize("beta2", [0.9, 0.999])
-@pytest.mark.parametrize("scale", [1e-2, 1e-8])
-def test_second_moments_follow_gradients_that_shrink(beta2, scale):
-    """Half of the numbers of each block shrink tenfold; the median of the root is within 5% of that in float32."""
-    roots = []
-    for state_dtype in (torch.float32, torch.uint8):
-        param = torch.nn.Parameter(torch.zeros(64, 64))
-        optimizer = ExtrapAdam([param], betas=(0.9, beta2), state_dtype=state_dtype)
-        generator = torch.Generator().manual_seed(0)
-        shrunk = torch.where(torch.arange(64) % 2 == 0, 0.1, 1.0)
-        steps = 60 if beta2 == 0.9 else 2000
-        for t in range(3 * steps):
-            param.grad = torch.randn(64, 64, generator=generator) * scale * (1.0 if t < steps else shrunk)
-            optimizer.step()
-        layout = optimizer.state[param]
-        root = layout["exp_avg_sq"] if state_dtype == torch.float32 else decoded(optimizer, param, "exp_avg_sq")
-        roots.append(root.double().sqrt())
-    for half in (slice(0, None, 2), slice(1, None, 2)):
-        ratio = (roots[1][:, half] / roots[0][:, half]).median()
-        assert abs(float(ratio) - 1) < 0.05
-
-
 def decoded(optimizer, param, name):
     state = optimizer.state[param]
     form = BLOCKS.unsigned if name == "exp_avg_sq" else BLOCKS.signed
@@ -391,6 +369,7 @@ class _Shard:
 def test_a_shard_that_cuts_blocks_is_refused():
     param = torch.empty(64, 64)
     check_shard("p", param, _Shard(64, 1024, 1024))
+    check_shard("p", param, _Shard(64, 4096, 1))  # one extent: there is no distance to a second one
     with pytest.raises(ValueError, match="p of shape .* state_dtype=torch.bfloat16"):
         check_shard("p", param, _Shard(8, 8, 64))
 

@@ -59,8 +59,9 @@ def empty_exponents(param: Tensor) -> Tensor:
 def check_shard(name: str, param: Tensor, shard: Shard) -> None:
     """Raise ValueError if the local part of a DTensor cuts blocks."""
     across = param.dim() > 2 and len(shard.row_groups) > 0
-    cuts = any(place % BLOCK for place in (shard.offset, shard.extent, shard.stride))
-    if across or (cuts and local_part(param).numel() > 0):
+    numel = local_part(param).numel()
+    places = (shard.offset, shard.extent) + ((shard.stride,) if numel > shard.extent else ())
+    if across or (numel > 0 and any(place % BLOCK for place in places)):
         raise ValueError(
             f"{name} of shape {tuple(param.shape)} is sharded so that blocks of {BLOCK} numbers would be cut, or along "
             "a dimension after dim 0 of more than two; shard it along dim 0, or put it into a param group with "

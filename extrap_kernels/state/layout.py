@@ -160,8 +160,12 @@ class StateLayout:
         if not self.has_base and "base" in state:
             param.copy_(state.pop("base"))
         self.create_missing(state, param)
+        self.convert(state, param)
+
+    def convert(self, state: State, param: Tensor) -> None:
+        """Replace the tensors in ``state`` that have another format or layout; none is changed in place."""
         for name in self.names:
-            if not self.fits(name, state, param):
+            if name in state and not self.fits(name, state, param):
                 self.put(name, state, param, self.numbers(name, state, param))
 
     def create_missing(self, state: State, param: Tensor) -> None:

@@ -33,6 +33,16 @@ def placements_for(param, dims):
     return [Replicate() if d is None else Shard(d if d < param.dim() else 0) for d in dims]
 
 
+def assert_whole(state, expected, param):
+    """The tensors of a sharded state lie as the parameter does, and are those of the whole one."""
+    assert state.keys() == expected.keys()
+    for name, value in state.items():
+        assert isinstance(value, DTensor) == (name != "step")
+        if name != "step":
+            assert value.placements == param.placements and value.device_mesh == param.device_mesh
+        assert_same_bits(value.full_tensor() if name != "step" else value, expected[name])
+
+
 def step_both(rule, options, spread, dtype, backend, steps=2):
     """Random gradients; both optimizers must keep the same bits. Returns the number of empty shards here."""
     shape, dims = SPREADS[spread]
@@ -55,11 +65,10 @@ def step_both(rule, options, spread, dtype, backend, steps=2):
             for optimizer in (alone, together):
                 optimizer.step() if half == halves - 1 else optimizer.extrapolate()
             assert_same_bits([q.full_tensor() for q in spread_out], whole)
-    for p, q in zip(whole, spread_out):
-        for name, value in together.state[q].items():
-            assert isinstance(value, DTensor) == (name != "step")
-            full = value.full_tensor() if name != "step" else value
-            assert_same_bits(full, alone.state[p][name])
+    exported, expected = (o.float32_state_dict()["state"] for o in (together, alone))
+    for k, (p, q) in enumerate(zip(whole, spread_out)):
+        assert_whole(together.state[q], alone.state[p], q)
+        assert_whole(exported[k], expected[k], q)
         assert q.grad is not None
     assert alone.grad_norm == together.grad_norm or abs(alone.grad_norm / together.grad_norm - 1) < 1e-12
     return sum(q.to_local().numel() == 0 for q in spread_out)

@@ -17,6 +17,7 @@ STEPS = {
     "clipping": ("sgd", {"max_grad_norm": 1.0, **noise("uniform", "filter")}),
     "lars": ("lars", {"momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.3, **noise("uniform", "tensor")}),
     "lamb": ("lamb", {"weight_decay": 0.1, "max_grad_norm": 1.0, **noise("uniform", "filter")}),
+    "halves": ("adam", {"state_dtype": torch.bfloat16, **noise("uniform", "absolute")}),
     "blocks": ("adam", {"state_dtype": torch.uint8, **noise("uniform", "absolute")}),
     "extragradient": ("lars", {"extrapolation": "extragradient"}),
 }
