@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from extrap_kernels.float_bits import float_of
 from extrap_kernels.reference.random_bits import random_words
 from extrap_kernels.reference.root import square_root
 
@@ -27,25 +28,20 @@ def _uniform(word: Tensor) -> tuple[Tensor, Tensor]:
     return even, odd
 
 
-def _number(bits: Tensor) -> Tensor:
-    """Return the float32 with these bits."""
-    return bits.to(torch.int32).view(torch.float32)
-
-
 def _radius_square(word: Tensor) -> Tensor:
-    bits = (_number((word & 0xFFFF) | 0x4B000000) - 8388607.5).view(torch.int32)
+    bits = (float_of((word & 0xFFFF) | 0x4B000000) - 8388607.5).view(torch.int32)
     chord = (0x47800000 - bits).float()
-    t = 2.0 - _number((bits & 0x007FFFFF) | 0x3F800000)
+    t = 2.0 - float_of((bits & 0x007FFFFF) | 0x3F800000)
     bend = t * _polynomial(t, 0.053811647, -0.023477254, 0.11110472, 0.24452734, -0.38599914)
     return _fused(chord, 1.6525917e-7, bend)
 
 
 def _circle_point(word: Tensor) -> tuple[Tensor, Tensor]:
-    angle = _number(((word >> 8) & 0x007FFF00) | 0x3F800000) - 1.4999847412109375
+    angle = float_of(((word >> 8) & 0x007FFF00) | 0x3F800000) - 1.4999847412109375
     q = angle * angle
     cosine = _polynomial(q, -1.2221271, 4.0412836, -4.933938, 0.9999933)
     sine = _polynomial(q, -0.5546362, 2.541899, -5.167143, 3.141582) * angle
-    return _number(cosine.view(torch.int32) ^ (word & 0x80000000).to(torch.int32)), sine
+    return float_of(cosine.view(torch.int32) ^ (word & 0x80000000).to(torch.int32)), sine
 
 
 def _gaussian(word: Tensor) -> tuple[Tensor, Tensor]:

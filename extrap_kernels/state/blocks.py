@@ -16,6 +16,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from extrap_kernels.float_bits import bits_of, float_of
 from extrap_kernels.layout import in_memory_order, is_dense
 from extrap_kernels.shards import Shard, is_dtensor, local_part
 from extrap_kernels.state.format import Format
@@ -69,15 +70,6 @@ def check_shard(name: str, param: Tensor, shard: Shard) -> None:
         )
 
 
-def _float(pattern: Tensor) -> Tensor:
-    return pattern.to(torch.int32).view(torch.float32)
-
-
-def _pattern(value: Tensor) -> Tensor:
-    """Return the bits of float32 numbers, int64, as if they were unsigned."""
-    return value.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
-
-
 @dataclass(frozen=True)
 class BlockFormat(Format):
     """See the head of this file.
@@ -101,7 +93,7 @@ class BlockFormat(Format):
         low = e - _EXPONENTS
         pattern = ((c & 0x7F if self.signed else c) << (_MANTISSA - self.mantissa)) + ((low - 1) << _MANTISSA)
         one = low << _MANTISSA
-        value = torch.where(pattern >= one, _float(pattern), _float(pattern + (1 << _MANTISSA)) - _float(one))
+        value = torch.where(pattern >= one, float_of(pattern), float_of(pattern + (1 << _MANTISSA)) - float_of(one))
         value = torch.where(e == POISONED, torch.nan, value)
         return torch.where(c >= 0x80, -value, value) if self.signed else value * value
 
@@ -112,7 +104,7 @@ class BlockFormat(Format):
             value: the numbers; not negative, or ``signed``.
             random: a random word for each; None: round to nearest.
         """
-        pattern = _pattern(value if self.signed else value.sqrt())
+        pattern = bits_of(value if self.signed else value.sqrt())
         magnitude = pattern & 0x7FFFFFFF
         cut = _MANTISSA - self.mantissa
         added = torch.full_like(magnitude, 1 << (cut - 1))
@@ -123,7 +115,7 @@ class BlockFormat(Format):
         e = ((magnitude + added).amax(1, keepdim=True) >> _MANTISSA).clamp(SMALLEST, POISONED)
         low = e - _EXPONENTS
         one = low << _MANTISSA
-        fixed_point = _pattern(_float(magnitude) + _float(one)) - (1 << _MANTISSA)
+        fixed_point = bits_of(float_of(magnitude) + float_of(one)) - (1 << _MANTISSA)
         cut_at = torch.where(magnitude < one, fixed_point, magnitude) + added
         code = (cut_at >> cut) - ((low - 1) << self.mantissa)
         if self.signed:
