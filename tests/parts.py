@@ -2,6 +2,7 @@
 
 import itertools
 
+import helpers
 import torch
 
 from extrap_kernels import options
@@ -79,3 +80,14 @@ def step_parts(grid, optimizer, *, phase=Phase.UPDATE):
                 sums[part][span] = total
         for part in parts:
             part.executor.run(launch)
+
+
+def stepped_like_parts(optimizer, executor, rows, columns):
+    """Step an optimizer twice, and its parts, which are returned, with the same gradients."""
+    wholes = optimizer.param_groups[0]["params"]
+    grid = [[Part(executor, optimizer, r, c) for c in columns] for r in rows]
+    for t in range(2):
+        helpers.set_gradients(wholes, t)
+        step_parts(grid, optimizer)
+        optimizer.step()
+    return itertools.chain(*grid)

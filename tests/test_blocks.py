@@ -7,7 +7,7 @@ import struct
 import helpers
 import pytest
 import torch
-from parts import Part, step_parts
+from parts import stepped_like_parts
 
 from extrap_kernels import ExtrapAdam, ExtrapAdamW, ExtrapSGD, backends
 from extrap_kernels.state.blocks import check_shard, takes_blocks
@@ -225,12 +225,7 @@ def test_parts_are_stored_as_the_whole(backend, options):
     wholes = [torch.nn.Parameter(whole.to(helpers.DEVICES[backend])) for whole in wholes]
     optimizer = ExtrapAdam(wholes, lr=0.1, state_dtype=torch.uint8, backend=backend, **options)
     optimizer.rank = 0
-    grid = [[Part(backends.BACKENDS[backend].executor(), optimizer, r, c) for c in COLUMNS] for r in ROWS]
-    for t in range(2):
-        helpers.set_gradients(wholes, t)
-        step_parts(grid, optimizer)
-        optimizer.step()
-    for part in itertools.chain(*grid):
+    for part in stepped_like_parts(optimizer, backends.BACKENDS[backend].executor(), ROWS, COLUMNS):
         for entry, state, whole, (rows, columns) in zip(part.entries, part.states, wholes, part.cuts):
             of_whole = optimizer.state[whole]
             helpers.assert_same_bits(entry.param, whole.detach()[rows, columns])

@@ -1,13 +1,12 @@
 """Moments in bfloat16: the codec, its random bits, and that training with it follows training without."""
 
-import itertools
 import math
 import struct
 
 import helpers
 import pytest
 import torch
-from parts import Part, step_parts
+from parts import stepped_like_parts
 
 from extrap_kernels import ExtrapAdam, ExtrapSGD, backends
 from extrap_kernels.reference.random_bits import rounding_words
@@ -157,12 +156,7 @@ def test_parts_are_rounded_as_the_whole(backend, options):
     wholes = [torch.nn.Parameter(torch.linspace(-1, 1, n).view(-1, 9).to(helpers.DEVICES[backend])) for n in (63, 4500)]
     optimizer = ExtrapAdam(wholes, lr=0.1, state_dtype=torch.bfloat16, backend=backend, **options)
     optimizer.rank = 0
-    grid = [[Part(backends.BACKENDS[backend].executor(), optimizer, r, c) for c in COLUMNS] for r in ROWS]
-    for t in range(2):
-        helpers.set_gradients(wholes, t)
-        step_parts(grid, optimizer)
-        optimizer.step()
-    for part in itertools.chain(*grid):
+    for part in stepped_like_parts(optimizer, backends.BACKENDS[backend].executor(), ROWS, COLUMNS):
         for entry, state, whole, cut in zip(part.entries, part.states, wholes, part.cuts):
             helpers.assert_same_bits(entry.param, whole.detach()[cut])
             for name in ("base", "exp_avg", "exp_avg_sq"):
