@@ -43,15 +43,22 @@ struct Exponents {
 
 // Number k of a buffer's part.
 template <int kCount>
-EXTRAP_HD float decoded(bool is_signed, const Tile<Block8, kCount>& codes, const Exponents<kCount>& e, int k) {
+EXTRAP_HD float decoded(bool is_signed, const Tile<Block8, kCount>& codes, const BlockScale& block, int k) {
   const uint32_t code = extract<uint8_t>(codes.packet.word, k);
-  return is_signed ? BlockCodec<kSigned>::decode<float>(code, e.of[k])
-                   : BlockCodec<kUnsigned>::decode<float>(code, e.of[k]);
+  return is_signed ? BlockCodec<kSigned>::decode<float>(code, block)
+                   : BlockCodec<kUnsigned>::decode<float>(code, block);
 }
 
+// of_one_block: whether all of the part are, so that their scale is made once.
 template <int kCount>
-EXTRAP_HD Lanes<float, kCount> decoded(bool is_signed, const Tile<Block8, kCount>& codes, const Exponents<kCount>& e) {
-  return Lanes<float, kCount>::each([&](int k) { return decoded(is_signed, codes, e, k); });
+EXTRAP_HD Lanes<float, kCount> decoded(bool is_signed, const Tile<Block8, kCount>& codes, const Exponents<kCount>& e,
+                                       bool of_one_block) {
+  using V = Lanes<float, kCount>;
+  if (of_one_block) {
+    const BlockScale block(e.of[0]);
+    return V::each([&](int k) { return decoded(is_signed, codes, block, k); });
+  }
+  return V::each([&](int k) { return decoded(is_signed, codes, BlockScale(e.of[k]), k); });
 }
 
 // A part's numbers of one buffer on their way to memory. `largest`: what their exponents are taken from, of which those
@@ -80,14 +87,23 @@ struct PendingCodes {
 
   EXTRAP_HD void encode(bool is_signed, const Lanes<uint32_t, kCount>& random, const Part<kCount>& part,
                         Tile<Block8, kCount>& codes, Exponents<kCount>& e) const {
+    if (part.stride == 1) {
+      e.set_all(BlockCodec<kSigned>::exponent(largest[0]));
+      const BlockScale block(e.of[0]);
+      EXTRAP_UNROLL
+      for (int k = 0; k < kCount; ++k) insert(code(is_signed, block, random, k), k, codes.packet.word);
+      return;
+    }
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k) {
-      // Not by an index that is computed: that would need an address.
-      e.of[k] = BlockCodec<kSigned>::exponent(part.stride == 1 ? largest[0] : largest[k]);
-      const uint32_t code = is_signed ? BlockCodec<kSigned>::encode(kept[k], e.of[k], random[k])
-                                      : BlockCodec<kUnsigned>::encode(kept[k], e.of[k], random[k]);
-      insert(static_cast<uint8_t>(code), k, codes.packet.word);
+      e.of[k] = BlockCodec<kSigned>::exponent(largest[k]);
+      insert(code(is_signed, BlockScale(e.of[k]), random, k), k, codes.packet.word);
     }
+  }
+
+  EXTRAP_HD uint8_t code(bool is_signed, const BlockScale& block, const Lanes<uint32_t, kCount>& random, int k) const {
+    return static_cast<uint8_t>(is_signed ? BlockCodec<kSigned>::encode(kept[k], block, random[k])
+                                          : BlockCodec<kUnsigned>::encode(kept[k], block, random[k]));
   }
 };
 

@@ -241,9 +241,9 @@ struct StepKernel {
     }
   }
 
-  static EXTRAP_HD V buffer(const Numbers& n, int b) {
+  static EXTRAP_HD V buffer(const Prepared& now, const Numbers& n, int b) {
     if constexpr (kHasBlocks)
-      return decoded(Signs::is_signed(b), n.buffers[b], n.exponents[b]);
+      return decoded(Signs::is_signed(b), n.buffers[b], n.exponents[b], now.aligned);
     else
       return n.buffers[b].template all<V>();
   }
@@ -303,7 +303,7 @@ struct StepKernel {
     const StepConstants<A>& c = s.constants();
     V x = base(now, n);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(n, b);
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(now, n, b);
     const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
     l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
     const V y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)

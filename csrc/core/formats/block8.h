@@ -23,6 +23,28 @@ struct Format<Block8> {
   using Stored = uint8_t;  // of one number
 };
 
+// What all numbers of a block have in common.
+struct BlockScale {
+  uint32_t origin;  // the pattern of the number with the code 0, were it not fixed-point
+  float one;        // below it, numbers are fixed-point, with the exponent of this one
+  uint32_t poison;  // 0, or a bit of NaN
+
+  explicit EXTRAP_HD BlockScale(uint32_t exponent)
+      : origin((exponent - 7) << 23),
+        one(Ops<float>::from_bits((exponent - 6) << 23)),
+        poison(exponent == kPoisonedExponent ? 0x7fc00000u : 0u) {}
+};
+
+// Of numbers of which none is NaN unless both are.
+template <class V>
+EXTRAP_HD V smaller(V a, V b) {
+#if defined(__CUDA_ARCH__)
+  return ::fminf(a, b);
+#else
+  return select(a < b, a, b);
+#endif
+}
+
 // kSign: whether the buffer takes any sign; if not, the roots of its numbers are stored.
 template <bool kSign>
 struct BlockCodec {
@@ -59,33 +81,29 @@ struct BlockCodec {
   }
 
   template <class V>
-  static EXTRAP_HD typename Ops<V>::Word encode(V kept, uint32_t exponent, typename Ops<V>::Word random) {
+  static EXTRAP_HD typename Ops<V>::Word encode(V kept, const BlockScale& block, typename Ops<V>::Word random) {
     using Word = typename Ops<V>::Word;
-    const uint32_t low = exponent - 6;
-    const float one = Ops<float>::from_bits(low << 23);
     const Word pattern = magnitude(kept);
-    const V absolute = Ops<V>::from_bits(pattern);
-    // Below `one`, its exponent is that of all numbers.
-    const Word fixed_point = Ops<V>::bits(absolute + one) - (1u << 23);
-    Word code = (((absolute < one ? fixed_point : pattern) + added(random)) >> kCut) - ((low - 1) << kMantissa);
+    const Word fixed_point = Ops<V>::bits(Ops<V>::from_bits(pattern) + block.one) - (1u << 23);
+    // Fixed-point is the larger one below `one`, where it counts, and nowhere else.
+    Word code = (select(fixed_point > pattern, fixed_point, pattern) + added(random) - block.origin) >> kCut;
     if constexpr (kSign)
       code = code | ((Ops<V>::bits(kept) >> 24) & 0x80u);
     else
       code = code == 0u ? (pattern == 0u ? Word{} : Word{} + 1u) : code;
-    return code & (exponent == kPoisonedExponent ? 0u : 0xffu);
+    return code & (block.poison ? 0u : 0xffu);
   }
 
   template <class V>
-  static EXTRAP_HD V decode(typename Ops<V>::Word code, uint32_t exponent) {
+  static EXTRAP_HD V decode(typename Ops<V>::Word code, const BlockScale& block) {
     using Word = typename Ops<V>::Word;
-    const uint32_t low = exponent - 6;
-    const uint32_t poison = exponent == kPoisonedExponent ? 0x7fc00000u : 0u;
     const Word number = kSign ? code & 0x7fu : code;
-    const Word pattern = (number << kCut) + ((low - 1) << 23);
-    const V fixed_point = Ops<V>::from_bits(pattern + (1u << 23)) - Ops<float>::from_bits(low << 23);
-    const V absolute = number < (1u << kMantissa) ? fixed_point : Ops<V>::from_bits(pattern);
-    if constexpr (kSign) return Ops<V>::from_bits(Ops<V>::bits(absolute) | ((code & 0x80u) << 24) | poison);
-    const V root = Ops<V>::from_bits(Ops<V>::bits(absolute) | poison);
+    const V floating = Ops<V>::from_bits((number << kCut) + block.origin);
+    // Fixed-point is the smaller one below `one`, where it counts, and nowhere else.
+    const V absolute = smaller(floating, floating + floating - block.one);
+    const Word bits = Ops<V>::bits(absolute) | block.poison;
+    if constexpr (kSign) return Ops<V>::from_bits(bits | ((code & 0x80u) << 24));
+    const V root = Ops<V>::from_bits(bits);
     return root * root;
   }
 };
