@@ -68,10 +68,31 @@ EXTRAP_HD FloatVector interleave_high(FloatVector a, FloatVector b) {
 #endif
 }
 
-EXTRAP_HD WordVector widen_bytes(ByteVector bytes) { return __builtin_convertvector(bytes, WordVector); }
+// GCC 12 takes the bytes one by one.
+EXTRAP_HD WordVector widen_bytes(ByteVector bytes) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<WordVector>(_mm512_cvtepu8_epi32(reinterpret_cast<__m128i>(bytes)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<WordVector>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes))));
+#else
+  return __builtin_convertvector(bytes, WordVector);
+#endif
+}
 
 // Of words below 256.
-EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) { return __builtin_convertvector(words, ByteVector); }
+EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<ByteVector>(_mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(words)));
+#elif defined(__AVX2__)
+  const __m256i wide = reinterpret_cast<__m256i>(words);
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  ByteVector bytes;
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(&bytes), _mm_packus_epi16(halves, halves));
+  return bytes;
+#else
+  return __builtin_convertvector(words, ByteVector);
+#endif
+}
 
 EXTRAP_HD WordVector larger(WordVector a, WordVector b) { return a > b ? a : b; }
 
