@@ -14,7 +14,7 @@ from bench.gpu_model import GPUS, percent
 from extrap_kernels import backends, ncu
 from extrap_kernels.ncu import ISSUE, MEMORY, SECTORS
 
-NUMEL = 32_000_000
+NUMEL, COLUMNS = 32_000_000, 1024  # rows that blocks divide
 TIME, REGISTERS = "gpu__time_duration.sum", "launch__registers_per_thread"
 INSTRUCTIONS, DOUBLES = "smsp__inst_executed.sum", "smsp__inst_executed_pipe_fp64.sum"
 Row = dict[str, Any]
@@ -41,7 +41,13 @@ def cases() -> list[Case]:
         *(
             (rule, options)
             for rule in ("sgd", "adamw")
-            for options in ({}, {"noise": "uniform"}, {"noise": "gaussian"}, {"state_dtype": torch.bfloat16})
+            for options in (
+                {},
+                {"noise": "uniform"},
+                {"noise": "gaussian"},
+                {"state_dtype": torch.bfloat16},
+                {"state_dtype": torch.uint8},
+            )
         ),
         ("sgd", {"noise": "gaussian", "noise_scale": "filter"}),
         ("sgd", {"max_grad_norm": 1.0}),
@@ -54,7 +60,7 @@ def cases() -> list[Case]:
 def take_steps(backend: str) -> None:
     """Take two steps of each case on a matrix; the second one is counted."""
     for case in cases():
-        param = torch.randn(NUMEL // 1000, 1000, device="cuda").to(case.dtype)
+        param = torch.randn(NUMEL // COLUMNS, COLUMNS, device="cuda").to(case.dtype)
         param.grad = torch.randn_like(param)
         step = baselines.ours(case.rule, [param], backend=backend, **case.options).run
         step()

@@ -17,14 +17,15 @@ STEPS = 6
 def run(backend, average, averaged_from=0):
     """Train for some steps; returns the model, its average, and the base iterates that went into it."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+    device = helpers.DEVICES[backend]
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)).to(device)
     optimizer = ExtrapSGD(model.parameters(), lr=0.1, momentum=0.9, noise="gaussian", backend=backend)
     scheduler = SWALR(optimizer, swa_lr=0.05)
     averaged = AveragedModel(model, **average)
     visited = []
     for t in range(STEPS):
         optimizer.zero_grad()
-        model(torch.randn(16, 4)).square().mean().backward()
+        model(torch.randn(16, 4).to(device)).square().mean().backward()
         optimizer.step()
         scheduler.step()
         y = [p.detach().clone() for p in model.parameters()]
@@ -55,7 +56,7 @@ def test_exponential_average(backend):
 def test_batch_statistics_of_the_average(backend):
     """update_bn: the statistics are those of the averaged weights, not of the extrapolated ones."""
     _, averaged, _ = run(backend, {})
-    data = torch.randn(64, 4)
+    data = torch.randn(64, 4).to(helpers.DEVICES[backend])
     update_bn([data], averaged)
     hidden = averaged.module[0](data)
     torch.testing.assert_close(averaged.module[1].running_mean, hidden.mean(0))

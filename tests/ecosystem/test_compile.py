@@ -33,8 +33,9 @@ def train(compiled, backend, name):
     """What `compiled` names (the loss, the step, nothing) is compiled; returns what was trained, and the counter."""
     optimizer_type, dtype, options = CASES[name]
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).to(dtype)
-    batches = torch.randn(STEPS, 16, 4, dtype=dtype).unbind()
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    model.to(helpers.DEVICES[backend], dtype)
+    batches = torch.randn(STEPS, 16, 4, dtype=dtype).to(helpers.DEVICES[backend]).unbind()
     optimizer = optimizer_type(model.parameters(), lr=0.1, backend=backend, **options)
     # The learning rate is another Python float in each step.
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -89,12 +90,13 @@ def test_compiled_equals_eager(backend, compiled, name):
 
 def test_steps_of_many_optimizers(backend):
     """Nothing is compiled again for the second one: torch would give up at a number of them, with a warning."""
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    device = helpers.DEVICES[backend]
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).to(device)
     optimizers = [ExtrapSGD(layer.parameters(), backend=backend) for layer in layers]
 
     @torch.compile(backend=CompileCounter())
     def step():
-        layers(torch.ones(4)).sum().backward()
+        layers(torch.ones(4, device=device)).sum().backward()
         for optimizer in optimizers:
             optimizer.step()
 
@@ -105,12 +107,13 @@ def test_steps_of_many_optimizers(backend):
 
 def test_grad_scaler(backend):
     """A GradScaler's two gradients and a step it skips, inside a compiled function."""
+    device = helpers.DEVICES[backend]
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = torch.nn.Linear(4, 1)
+        model = torch.nn.Linear(4, 1).to(device)
         optimizer = ExtrapAdamW(model.parameters(), max_grad_norm=0.1, backend=backend)
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        scaler = torch.amp.GradScaler(device, init_scale=2.0**8)
 
         def step(batch, model=model, optimizer=optimizer, scaler=scaler):
             optimizer.zero_grad()
@@ -120,7 +123,7 @@ def test_grad_scaler(backend):
 
         if compiled:
             step = torch.compile(step, backend=CompileCounter())
-        for t, batch in enumerate(torch.randn(STEPS, 16, 4)):
+        for t, batch in enumerate(torch.randn(STEPS, 16, 4).to(device)):
             with torch._dynamo.config.patch(error_on_recompile=t > 1):
                 step(batch * torch.inf if t == 2 else batch)
         results.append((helpers.snapshot(optimizer), scaler.get_scale()))
@@ -129,11 +132,12 @@ def test_grad_scaler(backend):
 
 
 def test_modes_in_a_compiled_function(backend):
+    device = helpers.DEVICES[backend]
     torch.manual_seed(0)
-    model = torch.nn.Linear(4, 1)
+    model = torch.nn.Linear(4, 1).to(device)
     optimizer = ExtrapSGD(model.parameters(), lr=0.1, backend=backend)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    batch = torch.randn(16, 4)
+    batch = torch.randn(16, 4).to(device)
 
     @torch.compile(backend=CompileCounter())
     def step():
@@ -155,10 +159,11 @@ def test_modes_in_a_compiled_function(backend):
 
 def test_default_compiler(backend):
     """With inductor, whose code rounds in its own way."""
+    device = helpers.DEVICES[backend]
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = torch.nn.Linear(4, 1)
+        model = torch.nn.Linear(4, 1).to(device)
         optimizer = ExtrapSGD(model.parameters(), lr=0.1, momentum=0.9, backend=backend)
 
         def step(batch, model=model, optimizer=optimizer):
@@ -168,7 +173,7 @@ def test_default_compiler(backend):
 
         if compiled:
             step = torch.compile(step)
-        for batch in torch.randn(3, 16, 4):
+        for batch in torch.randn(3, 16, 4).to(device):
             step(batch)
         results.append([p.detach().clone() for p in model.parameters()])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
