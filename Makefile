@@ -24,6 +24,9 @@ LEAVE_OUT = EXTRAP_TESTING=OFF EXTRAP_ISAS=native $(if $(EXTRAP_CUDA)$(GPU),,EXT
 PYTEST := $(PY) -m pytest -n auto --dist loadgroup
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
+# Tests start many processes, each of which imports torch: without its bytecode, that takes three seconds more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo demo-ddp test test-slow test-exhaustive test-all sanitize lint format bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
