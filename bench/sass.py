@@ -45,8 +45,8 @@ class Loop(NamedTuple):
 def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = ()) -> int:
     """Return the length of the shortest path through the loop over parts that loads and stores the tiles of a part.
 
-    Whether options lead along that path is not looked at. Slow paths of divisions and roots are not on it, nor are the
-    loops within, which are for elements that are taken one by one.
+    Whether options lead along that path is not looked at. Slow paths of divisions and roots are not on it, nor what is
+    called, nor are the loops within, which are for elements that are taken one by one.
 
     Args:
         code: a step kernel.
@@ -56,7 +56,7 @@ def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = ()
     Raises:
         ValueError: the code has no such loop or path, or nothing with an operand.
     """
-    instructions = [(int(at, 16), text) for at, text in _INSTRUCTION.findall(code)]
+    instructions = _reached([(int(at, 16), text) for at, text in _INSTRUCTION.findall(code)])
     loads, stores = (
         [at for at, text in instructions if (found := re.search(access, text)) and int(found[1]) >= least_bits]
         for access in (_LOAD, _STORE)
@@ -116,6 +116,22 @@ def _blocks(instructions: Sequence[tuple[int, str]], bits: Mapping[int, int]) ->
         blocks[inside[0]] = Block(len(inside), _union(bits.get(each, 0) for each in inside), followers)
         inside = []
     return blocks
+
+
+def _reached(instructions: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Leave out what only calls lead to."""
+    blocks, reached, waiting = _blocks(instructions, {}), set(), [instructions[0][0]]
+    while waiting:
+        at = waiting.pop()
+        if at in blocks and at not in reached:
+            reached.add(at)
+            waiting += blocks[at].followers
+    begin, kept = instructions[0][0], []
+    for at, text in instructions:
+        begin = at if at in blocks else begin
+        if begin in reached:
+            kept.append((at, text))
+    return kept
 
 
 def _loops(blocks: Blocks) -> list[Loop]:

@@ -138,6 +138,7 @@ def _instructions(name: str, code: str) -> dict[str, float]:
     bits, elements = (128, 2) if "fp64" in name else (64, 4)  # of a tile, and of a part: kPart of step_kernel.h
     if "8-bit" in name:
         bits = 32  # codes; exponents are narrower
+        elements = 4 if name.endswith("noise") else 8  # kTogether parts
     ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
     return {noise: sass.fewest_instructions(code, bits, operands) / elements for noise, operands in ways.items()}
 

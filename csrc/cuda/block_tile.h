@@ -16,8 +16,8 @@ template <int kCount>
 struct Exponents {
   uint32_t of[kCount];
 
-  template <class Place>
-  EXTRAP_HD void load(const uint8_t* from, const Part<kCount>& part, const Place& place) {
+  template <class Elements, class Place>
+  EXTRAP_HD void load(const uint8_t* from, const Elements& part, const Place& place) {
     if (part.in_one_access()) {
       set_all(cuda::load(from + place(part.at) / kBlockNumbers));
     } else {
@@ -33,32 +33,48 @@ struct Exponents {
   }
 
   // By the lanes that have the first number of a block.
-  EXTRAP_HD void store(uint8_t* to, const Part<kCount>& part) const {
+  template <class Elements>
+  EXTRAP_HD void store(uint8_t* to, const Elements& part) const {
     EXTRAP_UNROLL
-    for (int k = 0; k < kCount; ++k)
+    for (int k = 0; k < (part.in_one_access() ? 1 : kCount); ++k)
       if (part.has(k) && part[k] % kBlockNumbers == 0)
         cuda::store(to + part[k] / kBlockNumbers, static_cast<uint8_t>(of[k]));
   }
 };
 
-// Number k of a buffer's part.
-template <int kCount>
-EXTRAP_HD float decoded(bool is_signed, const Tile<Block8, kCount>& codes, const BlockScale& block, int k) {
-  const uint32_t code = extract<uint8_t>(codes.packet.word, k);
-  return is_signed ? BlockCodec<kSigned>::decode<float>(code, block)
-                   : BlockCodec<kUnsigned>::decode<float>(code, block);
+// As a word, the first one lowest.
+EXTRAP_HD uint32_t upper_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(__byte_perm(a, b, 0x0073), __byte_perm(c, d, 0x0073), 0x5410);
+#else
+  return a >> 24 | b >> 24 << 8 | c >> 24 << 16 | d >> 24 << 24;
+#endif
 }
 
-// of_one_block: whether all of the part are, so that their scale is made once.
+// Code k of a part, in the upper byte of a word without other bits.
+template <int kCount>
+EXTRAP_HD uint32_t code_in_upper_byte(const Tile<Block8, kCount>& codes, int k) {
+  return static_cast<uint32_t>(extract<uint8_t>(codes.packet.word, k)) << 24;
+}
+
+// Number k of a buffer's part.
+template <int kCount>
+EXTRAP_HD float decoded(bool is_signed, const Tile<Block8, kCount>& codes, const BlockFactor& block, int k) {
+  const uint32_t code = code_in_upper_byte(codes, k);
+  return is_signed ? BlockCodec<kSigned>::decode_upper_byte(code, block)
+                   : BlockCodec<kUnsigned>::decode_upper_byte(code, block);
+}
+
+// of_one_block: whether all of the part are, so that their factor is made once.
 template <int kCount>
 EXTRAP_HD Lanes<float, kCount> decoded(bool is_signed, const Tile<Block8, kCount>& codes, const Exponents<kCount>& e,
                                        bool of_one_block) {
   using V = Lanes<float, kCount>;
   if (of_one_block) {
-    const BlockScale block(e.of[0]);
+    const BlockFactor block(e.of[0]);
     return V::each([&](int k) { return decoded(is_signed, codes, block, k); });
   }
-  return V::each([&](int k) { return decoded(is_signed, codes, BlockScale(e.of[k]), k); });
+  return V::each([&](int k) { return decoded(is_signed, codes, BlockFactor(e.of[k]), k); });
 }
 
 // A part's numbers of one buffer on their way to memory. `largest`: what their exponents are taken from, of which those
@@ -70,40 +86,41 @@ struct PendingCodes {
   uint32_t largest[kCount];
 
   // random: a word for each.
+  template <class Elements>
   EXTRAP_HD void set(bool is_signed, const Lanes<float, kCount>& values, const Lanes<uint32_t, kCount>& random,
-                     const Part<kCount>& part) {
+                     const Elements& part) {
     kept = Lanes<float, kCount>::each(
         [&](int k) { return is_signed ? values[k] : BlockCodec<kUnsigned>::kept(values[k]); });
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k) {
       const uint32_t added =
-          is_signed ? BlockCodec<kSigned>::added(random[k]) : BlockCodec<kUnsigned>::added(random[k]);
+          is_signed ? BlockCodec<kSigned>::random_added(random[k]) : BlockCodec<kUnsigned>::random_added(random[k]);
       largest[k] = part.has(k) ? BlockCodec<kSigned>::magnitude(kept[k]) + added : 0;
     }
-    if (part.stride != 1) return;
+    if (part.stride == 1) {
+      EXTRAP_UNROLL
+      for (int k = 1; k < kCount; ++k) largest[0] = largest[k] > largest[0] ? largest[k] : largest[0];
+    }
     EXTRAP_UNROLL
-    for (int k = 1; k < kCount; ++k) largest[0] = largest[k] > largest[0] ? largest[k] : largest[0];
+    for (int k = 0; k < (part.stride == 1 ? 1 : kCount); ++k)
+      largest[k] += is_signed ? BlockCodec<kSigned>::kAdded : BlockCodec<kUnsigned>::kAdded;
   }
 
-  EXTRAP_HD void encode(bool is_signed, const Lanes<uint32_t, kCount>& random, const Part<kCount>& part,
+  template <class Elements>
+  EXTRAP_HD void encode(bool is_signed, const Lanes<uint32_t, kCount>& random, const Elements& part,
                         Tile<Block8, kCount>& codes, Exponents<kCount>& e) const {
-    if (part.stride == 1) {
-      e.set_all(BlockCodec<kSigned>::exponent(largest[0]));
-      const BlockScale block(e.of[0]);
-      EXTRAP_UNROLL
-      for (int k = 0; k < kCount; ++k) insert(code(is_signed, block, random, k), k, codes.packet.word);
-      return;
-    }
+    static_assert(kCount == 4, "a part's codes are a word");
+    uint32_t word[kCount];
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k) {
-      e.of[k] = BlockCodec<kSigned>::exponent(largest[k]);
-      insert(code(is_signed, BlockScale(e.of[k]), random, k), k, codes.packet.word);
+      e.of[k] = BlockCodec<kSigned>::exponent(largest[part.stride == 1 ? 0 : k]);
+      const BlockFactor block(e.of[k]);
+      word[k] = is_signed ? BlockCodec<kSigned>::encode_in_upper_byte(kept[k], block, random[k])
+                          : BlockCodec<kUnsigned>::encode_in_upper_byte(kept[k], block, random[k]);
+      if (part.stride != 1) word[k] &= block.kept_codes;
     }
-  }
-
-  EXTRAP_HD uint8_t code(bool is_signed, const BlockScale& block, const Lanes<uint32_t, kCount>& random, int k) const {
-    return static_cast<uint8_t>(is_signed ? BlockCodec<kSigned>::encode(kept[k], block, random[k])
-                                          : BlockCodec<kUnsigned>::encode(kept[k], block, random[k]));
+    codes.packet.word[0] = upper_bytes(word[0], word[1], word[2], word[3]);
+    if (part.stride == 1) codes.packet.word[0] &= BlockFactor(e.of[0]).kept_codes;
   }
 };
 

@@ -20,21 +20,30 @@ class DeviceWarp {
     phase(static_cast<int>(threadIdx.x));
   }
 
-  // before(thread, registers) on each lane, after(thread, registers) when all lanes have done so. In between, the
-  // numbers that exchanged(registers, visit) visits become the largest among `lanes` neighbours, a power of two.
-  template <class Registers, class Before, class Exchanged, class After>
-  __device__ __forceinline__ void in_step(int lanes, const Before& before, const Exchanged& exchanged,
-                                          const After& after) const {
+  // load(thread, i, registers) for each of `count` parts on each lane, so that all are on their way. Then, for one part
+  // after the other, before(thread, i, registers) on each lane, and after(thread, i, registers) when all lanes have
+  // done so. In between, the numbers that exchanged(registers, visit) visits become the largest among `lanes`
+  // neighbours, a power of two.
+  template <class Registers, class Load, class Before, class Exchanged, class After>
+  __device__ __forceinline__ void in_steps(int count, int lanes, const Load& load, const Before& before,
+                                           const Exchanged& exchanged, const After& after) const {
+    const int thread = static_cast<int>(threadIdx.x);
     Registers registers;
-    before(static_cast<int>(threadIdx.x), registers);
     EXTRAP_UNROLL
-    for (int distance = 1; distance < kWarp; distance *= 2)
-      if (distance < lanes)
-        exchanged(registers, [&](uint32_t& value) {
-          const uint32_t other = __shfl_xor_sync(0xffffffffu, value, distance);
-          value = other > value ? other : value;
-        });
-    after(static_cast<int>(threadIdx.x), registers);
+    for (int i = 0; i < count; ++i) load(thread, i, registers);
+    EXTRAP_UNROLL
+    for (int i = 0; i < count; ++i) {
+      before(thread, i, registers);
+      EXTRAP_UNROLL
+      for (int distance = 1; distance < kWarp; distance *= 2)
+        if (distance < lanes)
+          exchanged(registers, [&](uint32_t& value) {
+            const uint32_t other = __shfl_xor_sync(0xffffffffu, value, distance);
+            value = other > value ? other : value;
+          });
+      after(thread, i, registers);
+      EXTRAP_REREAD_MEMORY();
+    }
   }
 };
 

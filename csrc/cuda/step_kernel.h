@@ -38,8 +38,12 @@ struct StepKernel {
   using Words = Lanes<uint32_t, kPart>;
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
-  // On a multiprocessor: leaves a thread 64 registers; 80 with norms or noise, 128 where a number takes two.
-  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : Rule::kNorm == Norm::none && !kNoise ? 4 : 3;
+  // On a multiprocessor: leaves a thread 64 registers; 80 with norms, noise or blocks, 128 where a number takes two.
+  static constexpr bool kIsSmall = Rule::kNorm == Norm::none && !kNoise && !kHasBlocks;
+  static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : kIsSmall ? 4 : 3;
+  // Parts that are on their way to a thread at a time where it steps blocks: all of a chunk, for which noise leaves no
+  // registers.
+  static constexpr int kTogether = kNoise ? 1 : kChunk / (kThreads * kPart);
 
   // A part of a tensor, addressed from its beginning: within it 32 bits are enough.
   struct Chunk {
@@ -201,10 +205,8 @@ struct StepKernel {
 
   // Of a part, between the moment when its numbers are known and that when their blocks are.
   struct Pending {
-    Numbers n;
     PendingCodes<kPart> codes[kHasBlocks ? kBuffers : 1];
     Words random;
-    V y, l;
   };
 
   // move(tile, buffer) for each buffer that a step reads.
@@ -215,21 +217,24 @@ struct StepKernel {
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) move(n.buffers[b], c.buffers[b]);
     move(n.gradient, c.gradient);
+    // Of what is not read, no registers are kept from one chunk to the next.
+    if constexpr (kHasBlocks) n.local.packet = {}, n.y.packet = {};
     if (c.local) move(n.local, c.local);
     if (now.adopts) move(n.y, c.y);
   }
 
-  // The same for each that it writes, but y.
+  // The same for each that it writes, but y. updates: whether buffers are among them.
   template <class Move>
-  static EXTRAP_HD void each_written(const Shared& s, const Prepared& now, const Numbers& n, const Move& move) {
+  static EXTRAP_HD void each_written(bool updates, const Prepared& now, const Numbers& n, const Move& move) {
     if (!now.base_is_y) move(n.x, now.chunk.base);
-    if (!s.updates) return;
+    if (!updates) return;
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) move(n.buffers[b], now.chunk.buffers[b]);
   }
 
   // How a part is accessed is asked once for all its buffers.
-  static EXTRAP_HD void load(const Prepared& now, const Part<kPart>& part, Numbers& n) {
+  template <class Elements>
+  static EXTRAP_HD void load(const Prepared& now, const Elements& part, Numbers& n) {
     if (part.in_one_access())
       each_read(now, n, [&](auto& tile, const auto* from) { tile.load_packet(from + part.at); });
     else
@@ -241,28 +246,26 @@ struct StepKernel {
     }
   }
 
-  static EXTRAP_HD V buffer(const Prepared& now, const Numbers& n, int b) {
+  // consecutive: whether the part's elements are, so that they are of one block.
+  static EXTRAP_HD V buffer(const Numbers& n, int b, bool consecutive) {
     if constexpr (kHasBlocks)
-      return decoded(Signs::is_signed(b), n.buffers[b], n.exponents[b], now.aligned);
+      return decoded(Signs::is_signed(b), n.buffers[b], n.exponents[b], consecutive);
     else
       return n.buffers[b].template all<V>();
   }
 
   // Before the noise is drawn, so that few registers are in use.
-  static EXTRAP_HD void store_state(const Shared& s, const Prepared& now, const Part<kPart>& part, const Numbers& n) {
+  template <class Elements>
+  static EXTRAP_HD void store_state(bool updates, const Prepared& now, const Elements& part, const Numbers& n) {
     if (part.in_one_access())
-      each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_packet(to + part.at); });
+      each_written(updates, now, n, [&](const auto& tile, auto* to) { tile.store_packet(to + part.at); });
     else
-      each_written(s, now, n, [&](const auto& tile, auto* to) { tile.store_numbers(to, part); });
-    if constexpr (kHasBlocks) {
-      if (!s.updates) return;
-      EXTRAP_UNROLL
-      for (int b = 0; b < kBuffers; ++b) n.exponents[b].store(now.chunk.exponents[b], part);
-    }
+      each_written(updates, now, n, [&](const auto& tile, auto* to) { tile.store_numbers(to, part); });
   }
 
   // 32 bits for each element of a part, which its unsigned buffers are rounded by.
-  static EXTRAP_HD Words rounding_bits(const Shared& s, const Prepared& now, const Part<kPart>& part) {
+  template <class Elements>
+  static EXTRAP_HD Words rounding_bits(const Shared& s, const Prepared& now, const Elements& part) {
     const int64_t begin = now.chunk.begin;
     if (!s.sharded) {
       // A chunk does not cross a multiple of 2^32: its elements have the upper half of their positions in common.
@@ -281,8 +284,9 @@ struct StepKernel {
   static EXTRAP_HD V base(const Prepared& now, const Numbers& n) {
     const V x = n.x.template all<V>();
     if (!now.adopts) return x;
-    return V::each(
-        [&](int k) { return adopted_base(x[k], Format<P>::template decode<A>(Format<P>::encode(x[k])), n.y[k]); });
+    Tile<P, kPart> rounded;
+    rounded.set_all(x);
+    return V::each([&](int k) { return adopted_base(x[k], rounded[k], n.y[k]); });
   }
 
   static EXTRAP_HD void set_buffers(const Shared& s, const Prepared& now, const Part<kPart>& part, const V* buffers,
@@ -299,15 +303,16 @@ struct StepKernel {
   }
 
   // Steps a part but for its buffers; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, Numbers& n, V* buffers, V& l) {
+  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, bool updates, bool consecutive, Numbers& n,
+                             V* buffers, V& l) {
     const StepConstants<A>& c = s.constants();
     V x = base(now, n);
     EXTRAP_UNROLL
-    for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(now, n, b);
+    for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(n, b, consecutive);
     const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
     l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
-    const V y = s.updates ? corrected_step(now.rule(), c, g, l, x, buffers)
-                          : extragradient_step(now.rule(), c, g, l, x, buffers);
+    const V y =
+        updates ? corrected_step(now.rule(), c, g, l, x, buffers) : extragradient_step(now.rule(), c, g, l, x, buffers);
     n.x.set_all(x);
     return y;
   }
@@ -318,8 +323,9 @@ struct StepKernel {
     return s.constants().gradient_noise ? gradient_amplitude(s.constants(), l) : now.amplitude;
   }
 
+  template <class Elements>
   static EXTRAP_HD Lanes<float, kPart> draw(const LaunchTable& table, const Shared& s, const Prepared& now,
-                                            const Part<kPart>& part) {
+                                            const Elements& part) {
     Lanes<float, kPart> noise;
     const int64_t begin = now.chunk.begin;
     if (!s.sharded && part.stride == 1) {
@@ -345,7 +351,8 @@ struct StepKernel {
     return noise;
   }
 
-  static EXTRAP_HD V with_noise(const LaunchTable& table, const Shared& s, const Prepared& now, const Part<kPart>& part,
+  template <class Elements>
+  static EXTRAP_HD V with_noise(const LaunchTable& table, const Shared& s, const Prepared& now, const Elements& part,
                                 V l, V y) {
     const Lanes<float, kPart> noise = draw(table, s, now, part);
     return V::each([&](int k) { return y[k] + static_cast<A>(noise[k]) * amplitude(s, now, part[k], l[k]); });
@@ -360,67 +367,113 @@ struct StepKernel {
     if (s.skipped) {
       if (s.restore) warp.each([&](int thread) { return_to_base(now.chunk, thread); });
     } else if constexpr (kHasBlocks) {
-      // All lanes of a warp together; of the last parts, some have no elements.
-      for (int first = 0; first < now.chunk.count; first += kThreads * kPart) step_blocks(table, s, now, first, warp);
+      if (s.updates && now.aligned && now.chunk.count == kChunk)
+        step_blocks<WholePart<kPart>, kTogether>(table, s, now, warp);
+      else
+        step_rest(table, s, now, warp);
     } else {
-      warp.each([&](int thread) {
-        for (Part<kPart> part(now.aligned, thread, now.chunk.count); part.left > 0; part.advance(kThreads))
-          step_part(table, s, now, part);
-      });
+      warp.each([&](int thread) { step_parts(table, s, now, thread); });
     }
   }
 
+  // Out of line, so that it takes no registers from what most elements are stepped by.
+  template <class Warp>
+  static EXTRAP_HD_OUT_OF_LINE void step_rest(const LaunchTable& table, const Shared& s, const Prepared& now,
+                                              Warp warp) {
+    if (s.updates)
+      step_blocks<Part<kPart>, 1>(table, s, now, warp);
+    else
+      warp.each([&](int thread) { step_parts(table, s, now, thread); });
+  }
+
+  static EXTRAP_HD void step_parts(const LaunchTable& table, const Shared& s, const Prepared& now, int thread) {
+    for (Part<kPart> part(now.aligned, thread, now.chunk.count); part.left > 0; part.advance(kThreads))
+      step_part(table, s, now, part);
+  }
+
+  // Of blocks, only those that are read.
   static EXTRAP_HD void step_part(const LaunchTable& table, const Shared& s, const Prepared& now,
                                   const Part<kPart>& part) {
+    const bool updates = !kHasBlocks && s.updates;
     Numbers n;
     load(now, part, n);
     V buffers[kBuffers > 0 ? kBuffers : 1], l;
-    const V y = compute(s, now, n, buffers, l);
-    set_buffers(s, now, part, buffers, n);
-    store(table, s, now, part, n, l, y);
+    const V y = compute(s, now, updates, now.aligned, n, buffers, l);
+    if constexpr (!kHasBlocks) set_buffers(s, now, part, buffers, n);
+    store(table, s, now, updates, part, n, l, y);
   }
 
-  // first: the chunk's first element of what the block steps now.
-  template <class Warp>
-  static EXTRAP_HD void step_blocks(const LaunchTable& table, const Shared& s, const Prepared& now, int first,
-                                    const Warp& warp) {
-    const auto part_of = [&](int thread) {
-      Part<kPart> part(now.aligned, thread, now.chunk.count);
+  // Of a thread: those of a block follow each other from `first` on.
+  template <class Elements>
+  static EXTRAP_HD Elements part_of(const Prepared& now, int first, int thread) {
+    if constexpr (std::is_same_v<Elements, WholePart<kPart>>) {
+      return {first + thread * kPart};
+    } else {
+      Part<kPart> part(false, thread, now.chunk.count);
       part.advance(first / kPart);
       return part;
+    }
+  }
+
+  // All lanes of a warp together; of the last parts, some have no elements. kParts: on their way at a time.
+  template <class Elements, int kParts, class Warp>
+  static EXTRAP_HD void step_blocks(const LaunchTable& table, const Shared& s, const Prepared& now, const Warp& warp) {
+    if constexpr (kHasBlocks) {
+      EXTRAP_NO_UNROLL
+      for (int first = 0; first < now.chunk.count; first += kParts * kThreads * kPart)
+        step_blocks_from<Elements, kParts>(table, s, now, first, warp);
+    }
+  }
+
+  template <class Elements, int kParts, class Warp>
+  static EXTRAP_HD void step_blocks_from(const LaunchTable& table, const Shared& s, const Prepared& now, int first,
+                                         const Warp& warp) {
+    constexpr bool kWhole = std::is_same_v<Elements, WholePart<kPart>>;
+    struct Parts {
+      Numbers n[kParts];
+      Pending pending;
     };
-    warp.template in_step<Pending>(
-        lanes_of_block(now.aligned, kPart),
-        [&](int thread, Pending& p) {
-          const Part<kPart> part = part_of(thread);
-          load(now, part, p.n);
-          V buffers[kBuffers];
-          p.y = compute(s, now, p.n, buffers, p.l);
+    const auto part_of = [&](int thread, int i) {
+      return StepKernel::part_of<Elements>(now, first + i * kThreads * kPart, thread);
+    };
+    warp.template in_steps<Parts>(
+        kParts, lanes_of_block(kWhole, kPart),
+        [&](int thread, int i, Parts& parts) { load(now, part_of(thread, i), parts.n[i]); },
+        [&](int thread, int i, Parts& parts) {
+          const auto part = part_of(thread, i);
+          Pending& p = parts.pending;
+          V buffers[kBuffers], l;
+          const V y = compute(s, now, true, kWhole, parts.n[i], buffers, l);
           p.random = rounding_bits(s, now, part);
           EXTRAP_UNROLL
           for (int b = 0; b < kBuffers; ++b) p.codes[b].set(Signs::is_signed(b), buffers[b], p.random, part);
+          store(table, s, now, false, part, parts.n[i], l, y);
         },
-        [&](Pending& p, const auto& visit) {
+        [&](Parts& parts, const auto& visit) {
           EXTRAP_UNROLL
-          for (int k = 0; k < kPart; ++k)
-            if (k == 0 || !now.aligned) {
-              EXTRAP_UNROLL
-              for (int b = 0; b < kBuffers; ++b) visit(p.codes[b].largest[k]);
-            }
+          for (int b = 0; b < kBuffers; ++b) {
+            EXTRAP_UNROLL
+            for (int k = 0; k < (kWhole ? 1 : kPart); ++k) visit(parts.pending.codes[b].largest[k]);
+          }
         },
-        [&](int thread, Pending& p) {
-          const Part<kPart> part = part_of(thread);
+        [&](int thread, int i, Parts& parts) {
+          const auto part = part_of(thread, i);
+          const Pending& p = parts.pending;
+          Numbers& n = parts.n[i];
           EXTRAP_UNROLL
-          for (int b = 0; b < kBuffers; ++b)
-            p.codes[b].encode(Signs::is_signed(b), p.random, part, p.n.buffers[b], p.n.exponents[b]);
-          store(table, s, now, part, p.n, p.l, p.y);
+          for (int b = 0; b < kBuffers; ++b) {
+            p.codes[b].encode(Signs::is_signed(b), p.random, part, n.buffers[b], n.exponents[b]);
+            n.buffers[b].store(now.chunk.buffers[b], part);
+            n.exponents[b].store(now.chunk.exponents[b], part);
+          }
         });
   }
 
-  // y comes without its noise.
-  static EXTRAP_HD void store(const LaunchTable& table, const Shared& s, const Prepared& now, const Part<kPart>& part,
-                              Numbers& n, V l, V y) {
-    store_state(s, now, part, n);
+  // updates: whether buffers are stored, too. y comes without its noise.
+  template <class Elements>
+  static EXTRAP_HD void store(const LaunchTable& table, const Shared& s, const Prepared& now, bool updates,
+                              const Elements& part, Numbers& n, V l, V y) {
+    store_state(updates, now, part, n);
     if constexpr (kNoise)
       if (now.noisy) y = with_noise(table, s, now, part, l, y);
     n.y.set_all(y);

@@ -114,7 +114,7 @@ struct NormSource {
   // Number k of a part of buffer b.
   static EXTRAP_HD A moment(int b, const Tile<Buffer, kPart>& stored, const Exponents<kPart>& e, int k) {
     if constexpr (kInBlocks<Buffer>)
-      return decoded(Rule::Buffers::is_signed(b), stored, BlockScale(e.of[k]), k);
+      return decoded(Rule::Buffers::is_signed(b), stored, BlockFactor(e.of[k]), k);
     else
       return stored[k];
   }

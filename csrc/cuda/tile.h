@@ -68,7 +68,19 @@ struct Part {
   EXTRAP_HD bool in_one_access() const { return stride == 1 && left >= kCount; }
 };
 
-// The numbers of a part in format T, held as they are stored, which takes fewer registers than the arithmetic type.
+// One that is known to have all its elements, which follow each other.
+template <int kCount>
+struct WholePart {
+  static constexpr int stride = 1;
+  int at;
+
+  EXTRAP_HD int operator[](int k) const { return at + k; }
+  EXTRAP_HD bool has(int) const { return true; }
+  EXTRAP_HD bool in_one_access() const { return true; }
+};
+
+// The numbers of a part (Elements: Part or WholePart) in format T, held as they are stored, which takes fewer registers
+// than the arithmetic type.
 template <class T, int kCount>
 struct Tile {
   using Value = typename Format<T>::Value;
@@ -111,8 +123,8 @@ struct Tile {
   EXTRAP_HD void load_packet(const T* from) { packet = cuda::load(reinterpret_cast<const decltype(packet)*>(from)); }
 
   // Zeros where there are no elements. place(element): where it lies.
-  template <class Place>
-  EXTRAP_HD void load_numbers(const T* from, const Part<kCount>& part, const Place& place) {
+  template <class Elements, class Place>
+  EXTRAP_HD void load_numbers(const T* from, const Elements& part, const Place& place) {
     packet = {};
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k)
@@ -120,12 +132,13 @@ struct Tile {
              packet.word);
   }
 
-  EXTRAP_HD void load_numbers(const T* from, const Part<kCount>& part) {
+  template <class Elements>
+  EXTRAP_HD void load_numbers(const T* from, const Elements& part) {
     load_numbers(from, part, [](int element) { return element; });
   }
 
-  template <class Place>
-  EXTRAP_HD void load(const T* from, const Part<kCount>& part, const Place& place) {
+  template <class Elements, class Place>
+  EXTRAP_HD void load(const T* from, const Elements& part, const Place& place) {
     if (part.in_one_access())
       load_packet(from + place(part.at));
     else
@@ -134,13 +147,15 @@ struct Tile {
 
   EXTRAP_HD void store_packet(T* to) const { cuda::store(reinterpret_cast<decltype(packet)*>(to), packet); }
 
-  EXTRAP_HD void store_numbers(T* to, const Part<kCount>& part) const {
+  template <class Elements>
+  EXTRAP_HD void store_numbers(T* to, const Elements& part) const {
     EXTRAP_UNROLL
     for (int k = 0; k < kCount; ++k)
       if (part.has(k)) cuda::store(reinterpret_cast<Stored*>(to) + part[k], extract<Stored>(packet.word, k));
   }
 
-  EXTRAP_HD void store(T* to, const Part<kCount>& part) const {
+  template <class Elements>
+  EXTRAP_HD void store(T* to, const Elements& part) const {
     if (part.in_one_access())
       store_packet(to + part.at);
     else

@@ -36,21 +36,25 @@ class EmulatedWarp {
     }
   }
 
-  template <class Registers, class Before, class Exchanged, class After>
-  void in_step(int lanes, const Before& before, const Exchanged& exchanged, const After& after) const {
+  template <class Registers, class Load, class Before, class Exchanged, class After>
+  void in_steps(int count, int lanes, const Load& load, const Before& before, const Exchanged& exchanged,
+                const After& after) const {
     std::vector<Registers> registers(kWarp);
     const auto of = [&](int thread) -> Registers& { return registers[static_cast<size_t>(thread % kWarp)]; };
-    each([&](int thread) { before(thread, of(thread)); });
-    for (int distance = 1; distance < lanes; distance *= 2) {
-      std::vector<Registers> others = registers;
-      for (int lane = 0; lane < kWarp; ++lane) {
-        std::vector<uint32_t> values;
-        exchanged(others[static_cast<size_t>(lane ^ distance)], [&](uint32_t value) { values.push_back(value); });
-        auto other = values.begin();
-        exchanged(of(lane), [&](uint32_t& value) { value = std::max(value, *other++); });
+    for (int i = 0; i < count; ++i) each([&](int thread) { load(thread, i, of(thread)); });
+    for (int i = 0; i < count; ++i) {
+      each([&](int thread) { before(thread, i, of(thread)); });
+      for (int distance = 1; distance < lanes; distance *= 2) {
+        std::vector<Registers> others = registers;
+        for (int lane = 0; lane < kWarp; ++lane) {
+          std::vector<uint32_t> values;
+          exchanged(others[static_cast<size_t>(lane ^ distance)], [&](uint32_t value) { values.push_back(value); });
+          auto other = values.begin();
+          exchanged(of(lane), [&](uint32_t& value) { value = std::max(value, *other++); });
+        }
       }
+      each([&](int thread) { after(thread, i, of(thread)); });
     }
-    each([&](int thread) { after(thread, of(thread)); });
   }
 
  private:

@@ -23,7 +23,7 @@ struct Format<Block8> {
   using Stored = uint8_t;  // of one number
 };
 
-// What all numbers of a block have in common.
+// What all numbers of a block have in common, for a vector of them.
 struct BlockScale {
   uint32_t origin;  // the pattern of the number with the code 0, were it not fixed-point
   float one;        // below it, numbers are fixed-point, with the exponent of this one
@@ -33,6 +33,19 @@ struct BlockScale {
       : origin((exponent - 7) << 23),
         one(Ops<float>::from_bits((exponent - 6) << 23)),
         poison(exponent == kPoisonedExponent ? 0x7fc00000u : 0u) {}
+};
+
+// The same for single numbers. Divided by it and by kRange, a number has the bits of its code, and those that are
+// rounded off below them: fixed-point is what float32 does with numbers below its smallest exponent.
+struct BlockFactor {
+  static constexpr float kRange = 0x1p126f;
+  float factor, inverse;
+  uint32_t kept_codes;  // a mask
+
+  explicit EXTRAP_HD BlockFactor(uint32_t exponent)
+      : factor(Ops<float>::from_bits(exponent == kPoisonedExponent ? 0x7fc00000u : (exponent - 6) << 23)),
+        inverse(Ops<float>::from_bits((260 - exponent) << 23)),
+        kept_codes(exponent == kPoisonedExponent ? 0u : 0xffffffffu) {}
 };
 
 // Of numbers of which none is NaN unless both are.
@@ -67,11 +80,16 @@ struct BlockCodec {
     return Ops<V>::bits(kept) & 0x7fffffffu;
   }
 
-  // What is added to a magnitude before the bits that its code has no room for are cut off. random: a word.
+  // What is added to a magnitude before the bits that its code has no room for are cut off: kAdded, and this of a
+  // random word.
+  static constexpr uint32_t kAdded = 1u << (kCut - kBits - 1);
+  template <class Word>
+  static EXTRAP_HD Word random_added(Word random) {
+    return ((random >> kFirstBit) & ((1u << kBits) - 1)) << (kCut - kBits);
+  }
   template <class Word>
   static EXTRAP_HD Word added(Word random) {
-    const Word chosen = (random >> kFirstBit) & ((1u << kBits) - 1);
-    return (chosen << (kCut - kBits)) + (1u << (kCut - kBits - 1));
+    return random_added(random) + kAdded;
   }
 
   // largest: of magnitude + added in the block. So one that is rounded up to a power of two takes its block along.
@@ -92,6 +110,30 @@ struct BlockCodec {
     else
       code = code == 0u ? (pattern == 0u ? Word{} : Word{} + 1u) : code;
     return code & (block.poison ? 0u : 0xffu);
+  }
+
+  // The same as the upper byte of a word, for a processor that multiplies numbers below float32's smallest exponent as
+  // fast as others: of a GPU's instructions, those on floats are the cheaper ones. Codes of a poisoned block are to be
+  // masked.
+  static EXTRAP_HD uint32_t encode_in_upper_byte(float kept, const BlockFactor& block, uint32_t random) {
+    const float scaled = kept * block.inverse * (1 / BlockFactor::kRange);
+    uint32_t code = Ops<float>::bits(scaled) + random_added(random) + kAdded;
+    if constexpr (kSign) return (code & 0x80000000u) | ((code << (24 - kCut)) & 0x7fffffffu);
+    // No root of a float32 but zero has bits below those of the least code.
+    const uint32_t pattern = Ops<float>::bits(kept), least = pattern < (1u << kCut) ? pattern : 1u << kCut;
+    code = code > least ? code : least;
+    return code << (24 - kCut);
+  }
+
+  // code: in the upper byte of a word without other bits.
+  static EXTRAP_HD float decode_upper_byte(uint32_t code, const BlockFactor& block) {
+    if constexpr (kSign) {
+      const uint32_t bits =
+          static_cast<uint32_t>(static_cast<int32_t>(code) >> (24 - kCut)) & (0x80000000u | (0x7fu << kCut));
+      return Ops<float>::from_bits(bits) * BlockFactor::kRange * block.factor;
+    }
+    const float root = Ops<float>::from_bits(code >> (24 - kCut)) * BlockFactor::kRange * block.factor;
+    return root * root;
   }
 
   template <class V>
