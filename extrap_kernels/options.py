@@ -34,8 +34,8 @@ class ExtrapolationOptions(TypedDict, total=False):
             ``"past_update"``: the last update. ``"extragradient"``: a fresh gradient, two backward passes a step
             (Korpelevich 1976). It starts from what the parameters hold; after a switch in mid-run, that is ``y``.
             ``"momentum"``: the first moment as it is, without bias correction and preconditioning (Becker et al. 2024);
-            it needs a momentum. ``"gradient_difference"``: as ``"past_gradient"``, along this worker's last gradient
-            less the averaged one (Haruki et al. 2019); 0 for a single worker. ``None``: no extrapolation.
+            without a momentum, the update. ``"gradient_difference"``: as ``"past_gradient"``, along this worker's last
+            gradient less the averaged one (Haruki et al. 2019); 0 for a single worker. ``None``: no extrapolation.
         extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``. Negative: ``y`` lies against
             the direction, uphill for gradients.
         extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None; may be negative (default: 1).
@@ -195,10 +195,10 @@ def check_choices(group: Mapping[str, Any]) -> None:
         )
     if group["extrap_norm"] not in (None, "global"):
         raise ValueError(f"Invalid extrap_norm value: {group['extrap_norm']!r}; choose one of (None, 'global')")
-    if group["extrapolation"] == "momentum" and group.get("momentum") == 0:
+    if group["extrap_norm"] and group["extrapolation"] == "momentum" and group.get("momentum") == 0:
         raise ValueError(
-            "Invalid momentum value: 0 with extrapolation='momentum', which is along it; set a momentum, or choose "
-            "extrapolation='past_update'"
+            "Invalid momentum value: 0 with extrapolation='momentum' and extrap_norm='global', which takes the norm that "
+            "the momentum had before; set a momentum, or choose extrapolation='past_gradient'"
         )
     if group["state_dtype"] not in _FORMATS:
         raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {_FORMATS}")

@@ -197,7 +197,7 @@ class Oracle:
             self.x = self.x * self.constant(1 - lr * decay)
         self.x = self.x - self.constant(lr) * u
         self.y = self.x
-        along = {"past_gradient": z, "gradient_difference": z, "past_update": u, "momentum": self.first_moment()}
+        along = {"past_gradient": z, "gradient_difference": z, "past_update": u, "momentum": self.first_moment() or u}
         if o["extrapolation"] in along:
             self.y = self.y - self.inner_rate(o) * along[o["extrapolation"]]
         if o["noise"] is not None:

@@ -36,7 +36,10 @@ NAN, INF = float("nan"), float("inf")
         ({"extrap_ratio": -INF}, "Invalid extrap_ratio value: -inf"),
         ({"extrap_ratio": NAN}, "Invalid extrap_ratio value: nan"),
         ({"extrap_norm": "layer"}, "Invalid extrap_norm value: 'layer'.*'global'"),
-        ({"extrapolation": "momentum"}, "Invalid momentum value: 0 with extrapolation='momentum'"),
+        (
+            {"extrapolation": "momentum", "extrap_norm": "global"},
+            "Invalid momentum value: 0 with extrapolation='momentum'",
+        ),
         ({"noise": "laplace"}, "Invalid noise value: 'laplace'.*'gaussian'"),
         ({"noise_std": -0.1}, "Invalid noise_std value: -0.1"),
         ({"noise_std": NAN}, "Invalid noise_std value: nan"),
