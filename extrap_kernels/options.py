@@ -197,8 +197,8 @@ def check_choices(group: Mapping[str, Any]) -> None:
         raise ValueError(f"Invalid extrap_norm value: {group['extrap_norm']!r}; choose one of (None, 'global')")
     if group["extrap_norm"] and group["extrapolation"] == "momentum" and group.get("momentum") == 0:
         raise ValueError(
-            "Invalid momentum value: 0 with extrapolation='momentum' and extrap_norm='global', which takes the norm that "
-            "the momentum had before; set a momentum, or choose extrapolation='past_gradient'"
+            "Invalid momentum value: 0 with extrapolation='momentum' and extrap_norm='global', which takes the norm of "
+            "the momentum before the step; set a momentum, or choose extrapolation='past_gradient'"
         )
     if group["state_dtype"] not in _FORMATS:
         raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {_FORMATS}")

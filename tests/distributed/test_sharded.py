@@ -20,6 +20,8 @@ STEPS = {
     "halves": ("adam", {"state_dtype": torch.bfloat16, **noise("uniform", "absolute")}),
     "blocks": ("adam", {"state_dtype": torch.uint8, **noise("uniform", "absolute")}),
     "extragradient": ("lars", {"extrapolation": "extragradient"}),
+    "SAM": ("adam", {"extrapolation": "extragradient", "extrap_lr": -0.3, "extrap_norm": "global"}),
+    "MSAM": ("lamb", {"extrapolation": "momentum", "extrap_lr": 0.3, "extrap_norm": "global"}),
 }
 
 
