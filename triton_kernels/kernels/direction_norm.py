@@ -42,7 +42,9 @@ def direction_of(
         along = load_buffer(t, 0, start, left, True, SIGNED, A, BLOCK, ALIGNED)
     else:
         mask = tl.arange(0, BLOCK) < left
-        x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
+        x = tl.zeros((BLOCK,), A)
+        if prepare.coupled:
+            x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         l = g
         if t.local != 0:
