@@ -31,9 +31,9 @@ DIRECTION = {
     ],
     "extrap_kernels/reference/step.py": [
         (
-            '    if group["extrapolation"] == "past_update":\n',
-            '    if group["extrapolation"] == "half_update":\n        return x - (u * extrap_lr) * 0.5\n'
-            '    if group["extrapolation"] == "past_update":\n',
+            "        return x - u * extrap_lr\n",
+            '        return x - u * extrap_lr\n    if group["extrapolation"] == "half_update":\n'
+            "        return x - (u * extrap_lr) * 0.5\n",
         ),
     ],
     "triton_kernels/kernels/direction.py": [
