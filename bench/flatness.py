@@ -33,7 +33,7 @@ def rows(rule: str, params: Sequence[Tensor]) -> dict[str, Baseline]:
 
 
 def sam_bytes(rule: str) -> float:
-    """Return the bytes per float32 parameter of both halves; the first reads x, y, g and the buffers, and writes x, y."""
+    """Return the bytes per float32 parameter of both halves; the first reads x, y, g, buffers, and writes x and y."""
     buffers = BUFFERS[rule]
     norm = 4 + 4 * (buffers - 1)  # the gradient, and Adam's second moment
     return 4 * (5 + buffers) + norm + our_bytes(rule, torch.float32)
