@@ -37,7 +37,7 @@ def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
 
     It reads x, g and the buffers and writes x, y and the buffers. x is in float32; where no base is stored, x is the
     parameter itself. Norms need a second read of what they are taken of: g for clipping, x for the rms of noise, x and
-    g for LARS, and x, g and the buffers for LAMB.
+    g for LARS, and x, g and the buffers for LAMB; for a direction, the momentum, or g and Adam's second moment.
     """
     state_dtype = options.get("state_dtype", torch.float32)
     # Codes and their exponents. Vectors and small matrices stay in float32, which is not counted here.
@@ -47,6 +47,11 @@ def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
     moved = 2 * dtype.itemsize + (8 if has_base else dtype.itemsize) + 2 * buffers
     if "max_grad_norm" in options:
         moved += dtype.itemsize
+    if options.get("extrap_norm") is not None:
+        of_one = buffers / BUFFERS[rule]
+        along_momentum = options.get("extrapolation") == "momentum"
+        # The gradient, and Adam's second moment.
+        moved += of_one if along_momentum else dtype.itemsize + (of_one if BUFFERS[rule] == 2 else 0)
     if options.get("noise_scale") in ("tensor", "filter"):
         moved += 4
     if rule in ("lars", "lamb"):

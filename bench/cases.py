@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench import baselines, twins, workloads
+from bench import baselines, flatness, twins, workloads
 from bench.baselines import Baseline
 from extrap_kernels import backends
 
@@ -125,6 +126,8 @@ def cases(rounds: int, large: bool, device: torch.device) -> list[Case]:
         Case("Variants of AdamW, GPT-2 124M, fp32", gpt2, _variants_adamw, rounds),
         Case("Variants of SGD, GPT-2 124M, bf16", gpt2, _variants, rounds, bf16),
         Case("Variants of AdamW, GPT-2 124M, bf16", gpt2, _variants_adamw, rounds, bf16),
+        Case("MSAM and SAM over SGD, GPT-2 124M, fp32", gpt2, functools.partial(flatness.rows, "sgd"), rounds),
+        Case("MSAM and SAM over AdamW, GPT-2 124M, fp32", gpt2, functools.partial(flatness.rows, "adamw"), rounds),
         Case("SGD, ResNet-50, fp32", workloads.resnet50(), _every_baseline("sgd"), 3 * rounds),
         Case("AdamW, ResNet-50, fp32", workloads.resnet50(), _every_baseline("adamw"), 3 * rounds),
         Case("SGD, 1 tensor of 100M, fp32", workloads.one_large(), _fast_baselines("sgd"), rounds),

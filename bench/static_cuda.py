@@ -85,6 +85,9 @@ def _readable(symbol: str) -> str:
     norms = re.search(r"NormSource<(\w+),", text)
     if norms:
         return " ".join(["norms", norms[1], *storages[:2], *compact])
+    directions = re.search(r"DirectionSource<(\w+),", text)
+    if directions:
+        return " ".join(["directions", directions[1], *storages[:2], *compact])
     return f"sums of {'x' if '(Column)1' in text else 'gradients'} {storages[0]}"
 
 

@@ -90,6 +90,7 @@ void bind_plans(py::module_& m) {
   plan_class<CpuPlan, std::string>(m, "CpuPlan", "The tensors of one bucket, stepped on the CPU.", py::arg("rule"))
       .def("run", &CpuPlan::run)
       .def("square_sums", &CpuPlan::square_sums)
+      .def("direction_square_sum", &CpuPlan::direction_square_sum)
       .def("gradient_square_sum", &CpuPlan::gradient_square_sum);
   plan_class<AddressPlan>(m, "AddressPlan", "The tensors of one bucket, stepped by kernels that Python launches.")
       .def("write_rows", &AddressPlan::write_rows);
@@ -103,6 +104,7 @@ void bind_plans(py::module_& m) {
       .def("row_numels", &CudaPlan::row_numels)
       .def("measure", &CudaPlan::measure)
       .def("step", &CudaPlan::step)
+      .def("add_direction_square_sum", &CudaPlan::add_direction_square_sum)
       .def("add_gradient_square_sum", &CudaPlan::add_gradient_square_sum);
 }
 

@@ -67,6 +67,9 @@ class CpuPlan(_Bucket):
         a noise scale that needs them, of each row of each base iterate.
         """
 
+    def direction_square_sum(self, row: bytes, threads: int) -> float:
+        """Return the sum of squares of what run() will extrapolate along; of a rule with norms, along momentum only."""
+
     def gradient_square_sum(self, threads: int) -> float:
         """Return the sum of squares of the gradients as they are: neither unscaled nor clipped."""
 
@@ -108,6 +111,11 @@ class CudaPlan(_Bucket):
 
     def step(self, row: bytes, device_scalars: Mapping[str, Tensor], found_inf: Optional[Tensor], stream: int) -> None:
         """Step the bound tensors and release them; after measure()."""
+
+    def add_direction_square_sum(
+        self, row: bytes, device_scalars: Mapping[str, Tensor], total: int, stream: int
+    ) -> None:
+        """Add the squares of what step() will extrapolate along to a number, as below; as in :class:`CpuPlan`."""
 
     def add_gradient_square_sum(self, total: int, stream: int) -> None:
         """Add the squares of the gradients as they are to the float64 number at an address."""

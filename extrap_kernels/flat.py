@@ -50,6 +50,11 @@ def check_options(optimizer: Any, group: Mapping[str, Any], name: str) -> None:
             f"{flat}: max_grad_norm={group['max_grad_norm']} would bound the norm of this part alone; clip with "
             "DeepSpeed's gradient_clipping, or under FSDP1 set optimizer.gradient_norm_group to its process group"
         )
+    if group["extrap_norm"] is not None and optimizer.gradient_norm_group is None:
+        raise RuntimeError(
+            f"{flat}: extrap_norm={group['extrap_norm']!r} would be the norm of this part alone; under FSDP1 set "
+            f"optimizer.gradient_norm_group to its process group, or {remedy}"
+        )
 
 
 def warn_of_fsdp1(optimizer: ExtrapOptimizer) -> None:

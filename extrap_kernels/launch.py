@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Union
 
 import torch
@@ -116,6 +116,23 @@ class Launch:
         if found_inf is not None and device is not None:
             found_inf = _on(device, found_inf)
         return cls(group, phase, scalars.pack(values), noise, group["noise_scale"], on_device, found_inf)
+
+    def with_inner_lr_times(self, factor: Union[float, Tensor], device: torch.device) -> Launch:
+        """Return this launch with another inner learning rate.
+
+        Args:
+            factor: a number, or a 0-dim tensor for kernels that read it on the device.
+            device: of the kernels.
+        """
+        values, on_device = scalars.unpack(self.row), dict(self.on_device)
+        extrap_lr = on_device.pop("extrap_lr", values["extrap_lr"])
+        if isinstance(factor, Tensor) and isinstance(extrap_lr, Tensor):
+            extrap_lr = extrap_lr.to(factor.device, torch.float64, non_blocking=True)
+        extrap_lr = extrap_lr * factor
+        if isinstance(extrap_lr, Tensor):
+            on_device["extrap_lr"], extrap_lr = _on(device, extrap_lr), 0.0
+        row = scalars.pack({**values, "extrap_lr": extrap_lr})
+        return replace(self, row=row, on_device=on_device)
 
 
 def _on(device: torch.device, scalar: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ SECTORS = tuple(f"l1tex__t_sectors_pipe_lsu_mem_global_op_{op}.sum" for op in ("
 MEMORY = ("dram__bytes_read.sum", "dram__bytes_write.sum")
 ISSUE = "smsp__issue_active.avg.pct_of_peak_sustained_active"
 # Ours, of every backend, and nothing of torch's.
-_KERNELS = "regex:run_kernel|step_kernel|trust_norms|square_sums"
+_KERNELS = "regex:run_kernel|step_kernel|trust_norms|direction_squares|square_sums"
 
 
 def count(code: str, metrics: Sequence[str]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, checkpointing, flat, modes, options, step_hooks
+from extrap_kernels import backends, checkpointing, direction_norm, flat, modes, options, step_hooks
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state.layout import StateLayout
@@ -37,7 +37,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             has the shape of the parameter and the scale of ``p.grad``. ``step()`` and ``extrapolate()`` consume
             and clear it.
         gradient_norm_group: process group whose members step the other parameters of the same model, or None (default).
-            ``max_grad_norm`` then bounds the norm over all of them.
+            ``max_grad_norm`` then bounds the norm over all of them, and ``extrap_norm`` divides by that over all.
         on_mode_change: called after each change of mode, by engines that step something in place of the parameters;
             None (default) where there is nothing to tell.
     """
@@ -74,6 +74,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError for options of ``group`` that cannot be carried out."""
         options.check(group)
+        direction_norm.check(self.rule.SPEC, group)
         options.check_learning_rate(group["lr"])
         if not group["weight_decay"] >= 0.0:
             raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")

@@ -14,12 +14,13 @@ from extrap_kernels.state.formats import STATE_FORMATS
 
 # Names in the order of their codes in a launch, which is that of the enums in csrc/core; None is code 0.
 CODES: dict[str, tuple[Optional[str], ...]] = {
-    "extrapolation": (None, "past_gradient", "past_update", "extragradient"),
+    "extrapolation": (None, "past_gradient", "past_update", "extragradient", "momentum", "gradient_difference"),
     "noise": (None, "uniform", "gaussian"),
     "noise_scale": ("absolute", "tensor", "filter", "gradient"),
 }
 
-Extrapolation = Literal["past_gradient", "past_update", "extragradient"]
+Extrapolation = Literal["past_gradient", "past_update", "extragradient", "momentum", "gradient_difference"]
+ExtrapolationNorm = Literal["global"]
 Noise = Literal["gaussian", "uniform"]
 NoiseScale = Literal["absolute", "tensor", "filter", "gradient"]
 
@@ -32,9 +33,18 @@ class ExtrapolationOptions(TypedDict, total=False):
             ``"past_gradient"`` (default): this worker's last gradient (Popov 1980, Gidel et al. 2019).
             ``"past_update"``: the last update. ``"extragradient"``: a fresh gradient, two backward passes a step
             (Korpelevich 1976). It starts from what the parameters hold; after a switch in mid-run, that is ``y``.
-            ``None``: no extrapolation.
-        extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``.
-        extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None (default: 1).
+            ``"momentum"``: the first moment as it is, without bias correction and preconditioning (Becker et al. 2024);
+            without a momentum, the update. ``"gradient_difference"``: as ``"past_gradient"``, along this worker's last
+            gradient less the averaged one (Haruki et al. 2019); 0 for a single worker. ``None``: no extrapolation.
+        extrap_lr: inner learning rate; ``None`` (default) follows ``extrap_ratio * lr``. Negative: ``y`` lies against
+            the direction, uphill for gradients.
+        extrap_ratio: inner over outer learning rate where ``extrap_lr`` is None; may be negative (default: 1).
+        extrap_norm: ``"global"``: the direction is divided by its Euclidean norm over all parameters that are stepped,
+            of all groups with this option, so that ``y`` lies at the distance ``|extrap_lr|`` from ``x``: the radius of
+            SAM (Foret et al. 2021). For ``"momentum"`` the norm is that of the step before. In a step whose norm is 0,
+            as in the first one of ``"momentum"``, or not finite, ``y`` is ``x``. Costs one more read of what the
+            direction is made of. LARS and LAMB take it with ``"momentum"`` alone. ``None`` (default): the direction
+            as it is.
         noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): added to ``y``.
         noise_std: standard deviation (Gaussian) or half width (uniform) of the noise, in units of its scale
             (default: 0.01).
@@ -55,6 +65,7 @@ class ExtrapolationOptions(TypedDict, total=False):
     extrapolation: Optional[Extrapolation]
     extrap_lr: Union[float, Tensor, None]
     extrap_ratio: float
+    extrap_norm: Optional[ExtrapolationNorm]
     noise: Optional[Noise]
     noise_std: float
     noise_scale: NoiseScale
@@ -67,6 +78,7 @@ DEFAULTS: ExtrapolationOptions = {
     "extrapolation": "past_gradient",
     "extrap_lr": None,
     "extrap_ratio": 1.0,
+    "extrap_norm": None,
     "noise": None,
     "noise_std": 0.01,
     "noise_scale": "absolute",
@@ -150,14 +162,15 @@ def check_moments(group: Mapping[str, Any]) -> None:
 def check(group: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the option, its value and what is allowed, if an option is invalid."""
     check_choices(group)
-    for name in ("extrap_ratio", "noise_std"):
-        if not 0.0 <= float(group[name]) < math.inf:
-            raise ValueError(f"Invalid {name} value: {group[name]}; it must be finite and not negative")
+    if not 0.0 <= float(group["noise_std"]) < math.inf:
+        raise ValueError(f"Invalid noise_std value: {group['noise_std']}; it must be finite and not negative")
+    if not math.isfinite(float(group["extrap_ratio"])):
+        raise ValueError(f"Invalid extrap_ratio value: {group['extrap_ratio']}; it must be finite")
     extrap_lr = group["extrap_lr"]
     if isinstance(extrap_lr, Tensor) and extrap_lr.numel() != 1:
         raise ValueError(f"Invalid extrap_lr value: a tensor of {extrap_lr.numel()} elements; it must have one")
-    if extrap_lr is not None and not 0.0 <= float(extrap_lr) < math.inf:
-        raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None, or finite and not negative")
+    if extrap_lr is not None and not math.isfinite(float(extrap_lr)):
+        raise ValueError(f"Invalid extrap_lr value: {extrap_lr}; it must be None or finite")
     if group["max_grad_norm"] is not None and not float(group["max_grad_norm"]) > 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {group['max_grad_norm']}; it must be None or positive")
     check_seed(group["seed"])
@@ -179,6 +192,13 @@ def check_choices(group: Mapping[str, Any]) -> None:
         raise ValueError(
             f"Invalid noise value: {group['noise']!r} with extrapolation='extragradient', which takes no noise; "
             "set noise=None or choose extrapolation='past_gradient'"
+        )
+    if group["extrap_norm"] not in (None, "global"):
+        raise ValueError(f"Invalid extrap_norm value: {group['extrap_norm']!r}; choose one of (None, 'global')")
+    if group["extrap_norm"] and group["extrapolation"] == "momentum" and group.get("momentum") == 0:
+        raise ValueError(
+            "Invalid momentum value: 0 with extrapolation='momentum' and extrap_norm='global', which takes the norm of "
+            "the momentum before the step; set a momentum, or choose extrapolation='past_gradient'"
         )
     if group["state_dtype"] not in _FORMATS:
         raise ValueError(f"Invalid state_dtype value: {group['state_dtype']!r}; choose one of {_FORMATS}")

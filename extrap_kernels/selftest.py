@@ -59,15 +59,20 @@ _TOLERANCE = {
 
 
 def perturbations(name: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-    """Yield options of one of :func:`optimizers`: every extrapolation with every noise, then every compact state."""
+    """Yield options of one of :func:`optimizers`: every extrapolation with every noise, norms, compact states."""
     noises: list[dict[str, Any]] = [{"noise": None}]
     for noise, scale in itertools.product(CODES["noise"][1:], CODES["noise_scale"]):
         noises.append({"noise": noise, "noise_scale": scale, "noise_std": 0.05, "seed": 7})
     for extrapolation, noise_options in itertools.product(CODES["extrapolation"], noises):
         if extrapolation != "extragradient" or noise_options["noise"] is None:
             yield {"extrapolation": extrapolation, **noise_options}
-    # Norms may differ in the last bit, and then a number may be rounded to its other neighbour.
     optimizer_type: Any = optimizers()[name][0]
+    if optimizer_type.rule.SPEC.norm is None:
+        for extrapolation in ("past_gradient", "past_update", "extragradient"):
+            yield {"extrapolation": extrapolation, "extrap_norm": "global", "extrap_lr": -0.3}
+    if "momentum" in name or "momentum" not in inspect.signature(optimizer_type).parameters:
+        yield {"extrapolation": "momentum", "extrap_norm": "global", "extrap_lr": 0.3}
+    # Norms may differ in the last bit, and then a number may be rounded to its other neighbour.
     if arithmetic_dtype(dtype) == torch.float32 and optimizer_type.rule.SPEC.norm is None:
         yield from ({"state_dtype": state_dtype} for state_dtype in STATE_FORMATS if state_dtype != torch.float32)
 

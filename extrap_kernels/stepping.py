@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 from torch import Tensor
 
-from extrap_kernels import backends, capture, options
+from extrap_kernels import backends, capture, direction_norm, options
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.native import state_reader
 from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
@@ -84,6 +85,8 @@ class Stepper:
         scalars = []
         for i in groups:
             scalars += [options.read(optimizer.param_groups[i], i, optimizer.defaults)]
+            if optimizer.param_groups[i]["extrap_norm"] is not None:
+                direction_norm.check(optimizer.rule.SPEC, optimizer.param_groups[i])
         self.watch.compare(optimizer)
         executors = self.bind(optimizer, groups)
         on_device = bool(self.on_device)
@@ -95,19 +98,20 @@ class Stepper:
             bounded = bounded or optimizer.param_groups[i]["max_grad_norm"] is not None
         norm = self._gradient_norm(optimizer, executors, scale, on_device) if bounded else None
         work: list[_Work] = []
-        shared = False
+        shared = divided = False
         for i, values in zip(groups, scalars):
             group = optimizer.param_groups[i]
             clip = 1.0 if norm is None else clip_coefficient(norm, group["max_grad_norm"])
             scaling = GradScaling(scale, clip, found_inf if on_device else None)
             rank = 0 if group["noise"] is None else noise_rank(optimizer)
+            divided = divided or (group["extrap_norm"] is not None and direction_norm.divides(group, phase))
             for executor in self._plans[i].executors:
                 device = executor.device if executor.on_device else None
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
                 work += [(executor, launch)]
                 shared = shared or isinstance(executor, ShardedExecutor)
-        if shared:
-            _add_partial_sums(work)
+        if shared or divided:
+            work = _measured(optimizer, work, divided, on_device)
         for executor, launch in work:
             executor.run(launch)
         if on_device and any([capture.is_capturing(executor.device) for executor in executors]):
@@ -168,14 +172,29 @@ class Stepper:
         return norm if on_device else float(norm)
 
 
-def _add_partial_sums(work: list[_Work]) -> None:
-    """Add up what processes that share tensors have measured of them."""
-    partial_sums: list[PartialSums] = []
+def _measured(optimizer: ExtrapOptimizer, work: list[_Work], divided: bool, on_device: bool) -> list[_Work]:
+    """Return ``work`` once all sums over processes and parameters that it needs are taken.
+
+    ``divided``: whether groups divide by the norm of their direction, here or in other processes.
+    """
+    divides = [direction_norm.divides(launch.group, launch.phase) for _, launch in work]
+    totals: list[PartialSums] = []
+    if divided:
+        totals = backends.direction_square_sums(compress(work, divides), optimizer.gradient_norm_group)
+    partial_sums = [*totals]
     for executor, launch in work:
         if isinstance(executor, ShardedExecutor):
             partial_sums += executor.partial_sums(launch)
     if partial_sums:
         add_partial_sums(partial_sums)
+    if not totals:
+        return work
+    norm = backends.total_of(totals).sqrt()
+    factor = direction_norm.inverse_of(norm if on_device else float(norm))
+    return [
+        (executor, launch.with_inner_lr_times(factor, executor.device) if asks else launch)
+        for (executor, launch), asks in zip(work, divides)
+    ]
 
 
 def noise_rank(optimizer: ExtrapOptimizer) -> int:

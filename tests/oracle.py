@@ -154,6 +154,10 @@ class Oracle:
         """Advance the buffers; return the update u and the direction z of past_gradient."""
         raise NotImplementedError
 
+    def first_moment(self):
+        """The momentum, or None without one."""
+        return next(iter(self.buffers.values()), None)
+
     def first_direction(self, o, g, l):
         """z of the first half of an extragradient step; the buffers stay."""
         raise NotImplementedError
@@ -187,14 +191,15 @@ class Oracle:
         before = self.x
         self.raw = self.unscaled(o, g, scale)
         g, l = self.prepared(o, g, scale), self.prepared(o, g if l is None else l, scale)
-        u, z = self.update(o, g, l)
+        u, z = self.update(o, g, l - g if o["extrapolation"] == "gradient_difference" else l)
         lr, decay = float(o["lr"]), self.decay(o, decoupled=True)
         if decay:
             self.x = self.x * self.constant(1 - lr * decay)
         self.x = self.x - self.constant(lr) * u
         self.y = self.x
-        if o["extrapolation"] in ("past_gradient", "past_update"):
-            self.y = self.y - self.inner_rate(o) * (z if o["extrapolation"] == "past_gradient" else u)
+        along = {"past_gradient": z, "gradient_difference": z, "past_update": u, "momentum": self.first_moment() or u}
+        if o["extrapolation"] in along:
+            self.y = self.y - self.inner_rate(o) * along[o["extrapolation"]]
         if o["noise"] is not None:
             self.y = self.y + self.noise(o, self.noise_point(before), g, l)
 

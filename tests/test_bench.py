@@ -5,12 +5,14 @@ import math
 import sys
 import types
 
+import helpers
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import baselines, gpu_model, launches, machine, measure, report, static, twins, workloads
+from bench import baselines, flatness, gpu_model, launches, machine, measure, report, static, twins, workloads
 from bench.__main__ import main
+from extrap_kernels import _C
 
 # As published with the models.
 SIZES = {
@@ -47,6 +49,8 @@ def test_twins_do_the_same_step(rule, build):
     [
         ("sgd", {"max_grad_norm": 1.0}, 4, 2),
         ("adamw", {"noise_scale": "filter"}, 4, 4),
+        ("sgd", {"extrapolation": "momentum", "extrap_norm": "global"}, 4, 4),
+        ("adamw", {"extrap_norm": "global"}, 8, 6),
         ("lars", {}, 8, 6),
         ("lamb", {}, 16, 14),
     ],
@@ -56,6 +60,36 @@ def test_bytes_that_are_read_for_norms(rule, options, fp32, bf16):
     plain = {"lars": "sgd", "lamb": "adamw"}.get(rule, rule)
     for dtype, more in ((torch.float32, fp32), (torch.bfloat16, bf16)):
         assert baselines.our_bytes(rule, dtype, **options) == baselines.our_bytes(plain, dtype) + more
+
+
+@pytest.mark.parametrize("rule", baselines.TORCH)
+def test_flatness_by_hand_is_that_of_ours(rule):
+    """SAM leaves the same weights; MSAM by hand is at the distance rho, and ours is from the second step on."""
+    mine, theirs, ours, by_hand = (workloads.parameters([(40, 3), (5,)]) for _ in range(4))
+    msam = baselines.OURS[rule](ours, **baselines.OPTIONS[rule], **flatness.MSAM)
+    own, other = flatness.Sam(rule, mine), flatness.SamByHand(rule, theirs)
+    hand = flatness.MsamByHand(rule, by_hand)
+    for _ in range(6):
+        for step in (own.step, other.step, msam.step, hand.step):
+            step()
+    for p, q in zip(mine, theirs):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    moved = sum(float((p.detach() - msam.base_of(p)).square().sum()) for p in ours) ** 0.5
+    assert 0.9 * flatness.RHO < moved < 1.5 * flatness.RHO
+    assert sum(float(kept.square().sum()) for kept in hand._kept) ** 0.5 == pytest.approx(flatness.RHO, rel=1e-5)
+    assert len(flatness.rows(rule, mine)) == 6
+
+
+@helpers.needs_emulation
+@pytest.mark.parametrize("rule", baselines.TORCH)
+def test_bytes_of_sam_are_those_that_are_counted(rule):
+    (param,) = workloads.parameters([(128, 64)])
+    optimizer = baselines.OURS[rule]([param], backend="cuda-emulated", **baselines.OPTIONS[rule], **flatness.SAM)
+    halves = (optimizer.extrapolate, optimizer.step)
+    for half in halves:
+        half()
+    counted = sum(size for half in halves for _, size, _, _ in _C.testing.recorded_accesses(half))
+    assert counted / param.numel() == flatness.sam_bytes(rule)
 
 
 def walked(numels, limits, lists):

@@ -41,8 +41,8 @@ def memory_of(executor):
     used = {"counters": executor._counters, "dense copy": copy}
     if hasattr(executor, "_scratch"):
         return {**used, "scratch": executor._scratch}
-    sums = (executor._gradient_sums, executor._noise_rows["filter"].sums)
-    return {**used, "table": executor._table.tensors, "chunks": executor._chunks, **dict(zip("ab", sums))}
+    sums = (executor._gradient_sums, executor._direction_sums, executor._noise_rows["filter"].sums)
+    return {**used, "table": executor._table.tensors, "chunks": executor._chunks, **dict(zip("abc", sums))}
 
 
 def alive(references):
@@ -53,7 +53,7 @@ def alive(references):
 @pytest.mark.parametrize("backend", ON_DEVICE)
 @pytest.mark.parametrize("captured", [False, True])
 def test_memory_of_a_plan_outlives_it_if_it_was_captured(capturing, backend, captured):
-    optimizer = make(backend, max_grad_norm=1.0, **NOISE)
+    optimizer = make(backend, max_grad_norm=1.0, extrap_norm="global", **NOISE)
     used = {name: weakref.ref(tensor) for name, tensor in memory_of(executor_of(optimizer)).items()}
     capturing(captured)
     helpers.train(optimizer, steps=1)

@@ -1,4 +1,4 @@
-"""The examples of README.md, docs/optimizers.md and docs/usage.md run, in the order of their page, and train."""
+"""The examples of README.md and of some pages of docs run, in the order of their page, and train."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ import extrap_kernels
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
     pytest.param(code, id=f"{page}-{i}")
-    for page in ("README.md", "docs/optimizers.md", "docs/usage.md")
+    for page in ("README.md", "docs/optimizers.md", "docs/methods.md", "docs/usage.md")
     for i, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
 
@@ -21,7 +21,7 @@ def loss_of(model, batch):
 
 
 def test_every_example_is_found():
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 15
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

@@ -99,6 +99,7 @@ def check_guarded(backend, dtype, numels, against_start, gap, options):
 
 
 OPTIONS = helpers.PERTURBATIONS[::9] + helpers.PERTURBATIONS[2:4]
+OPTIONS += [{"extrapolation": along, "extrap_norm": "global"} for along in ("momentum", "past_gradient")]
 # Each dtype with all options: right before the page behind, and somewhere else, which takes turns.
 PLACES = [(True, 0), (True, 1), (True, 3), (False, 5)]
 CASES = [

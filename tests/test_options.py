@@ -30,12 +30,16 @@ NAN, INF = float("nan"), float("inf")
         ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "Nesterov momentum requires a momentum"),
         ({"differentiable": True}, "Invalid differentiable value: True"),
         ({"extrapolation": "future"}, "Invalid extrapolation value: 'future'.*'past_gradient'"),
-        ({"extrap_lr": -0.1}, "Invalid extrap_lr value: -0.1"),
         ({"extrap_lr": NAN}, "Invalid extrap_lr value: nan"),
         ({"extrap_lr": INF}, "Invalid extrap_lr value: inf"),
         ({"extrap_lr": torch.ones(2)}, "Invalid extrap_lr value: a tensor of 2 elements"),
-        ({"extrap_ratio": -1.0}, "Invalid extrap_ratio value: -1.0"),
+        ({"extrap_ratio": -INF}, "Invalid extrap_ratio value: -inf"),
         ({"extrap_ratio": NAN}, "Invalid extrap_ratio value: nan"),
+        ({"extrap_norm": "layer"}, "Invalid extrap_norm value: 'layer'.*'global'"),
+        (
+            {"extrapolation": "momentum", "extrap_norm": "global"},
+            "Invalid momentum value: 0 with extrapolation='momentum'",
+        ),
         ({"noise": "laplace"}, "Invalid noise value: 'laplace'.*'gaussian'"),
         ({"noise_std": -0.1}, "Invalid noise_std value: -0.1"),
         ({"noise_std": NAN}, "Invalid noise_std value: nan"),
@@ -87,13 +91,14 @@ def test_options_of_other_implementations_are_accepted(backend, options):
 
 
 def test_extrap_lr_follows_lr_unless_set(backend):
-    """And zero is a value of its own."""
+    """And zero is a value of its own; negative ones point the other way."""
     moved = []
-    for options in ({}, {"extrap_ratio": 3.0}, {"extrap_lr": 0.0}, {"extrap_lr": 0.5, "extrap_ratio": 3.0}):
+    sets = ({}, {"extrap_ratio": 3.0}, {"extrap_lr": 0.0}, {"extrap_lr": 0.5, "extrap_ratio": 3.0})
+    for options in (*sets, {"extrap_lr": -0.5}, {"extrap_ratio": -1.5}):
         (param,) = helpers.zoo(backend, torch.float64, ["one"])
         optimizer = ExtrapSGD([param], lr=0.1, backend=backend, **options)
         optimizer.param_groups[0]["lr"] = 0.2  # what a scheduler does
         param.grad = torch.ones_like(param)
         optimizer.step()
         moved.append((optimizer.base_of(param) - param).item())
-    assert moved == pytest.approx([0.2, 0.6, 0.0, 0.5], abs=1e-15)
+    assert moved == pytest.approx([0.2, 0.6, 0.0, 0.5, -0.5, -0.3], abs=1e-15)

@@ -89,6 +89,21 @@ def test_dtypes_follow_the_oracle(backend, name, dtype, perturbation):
     check(backend, rule, {**rule.variants["decay"], **perturbation}, dtype, rule.oracle)
 
 
+# Each rule with the other directions, in all dtypes and under all noises by turns.
+OTHERS = [
+    (name, helpers.DTYPES[(k + 3 * d) % 6], {"extrapolation": direction, **helpers.NOISES[(2 * k + d) % 9]})
+    for k, name in enumerate(helpers.RULES)
+    for d, direction in enumerate(("momentum", "gradient_difference"))
+]
+
+
+@pytest.mark.parametrize("name, dtype, perturbation", OTHERS, ids=helpers.describe)
+def test_other_directions_follow_the_oracle(backend, name, dtype, perturbation):
+    """Also against the direction."""
+    rule = helpers.RULES[name]
+    check(backend, rule, {**rule.variants["decay"], "extrap_lr": -0.15, **perturbation}, dtype, rule.oracle)
+
+
 MOMENTUM = {"momentum": 0.9, "weight_decay": 0.1}
 UNIFORM = {"noise": "uniform", "noise_std": 0.05}
 

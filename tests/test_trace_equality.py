@@ -125,7 +125,10 @@ def test_stochastic_rounding():
 
 ADAM = Case(*next(variant for variant in VARIANTS if variant[0].name == "adam"))
 NESTEROV = Case(*next(v for v in VARIANTS if v[0].name == "sgd" and v[1]), options={"nesterov": True})
+DIFFERENCE = ADAM.with_options(extrapolation="gradient_difference").with_local_gradient()
 MISTAKES_IN_TRITON = [
+    (DIFFERENCE, "kernels.direction", "l - g", "g - l"),
+    (DIFFERENCE, "kernels.direction_norm", "extrapolated_gradient(e, g, l)", "l"),
     (ADAM, "rules.adam", "(g * g) * c.second_weight", "g * (g * c.second_weight)"),
     (ADAM, "rules.adam", "* c.second_correction + c.eps", "* (c.second_correction + c.eps)"),
     (ADAM, "rules.adam", "(1.0 - beta2).to(A)", "(1.0 - beta1).to(A)"),

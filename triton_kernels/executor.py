@@ -91,6 +91,7 @@ class TritonExecutor:
         self._counters = torch.zeros(len(params), dtype=torch.int32, device=self.device)
         self._whole_tensors = [(i, 0, Spread(numel, max(1, numel), 1)) for i, numel in enumerate(numels)]
         self._gradient_sums: Optional[Sums] = None
+        self._direction_sums: Optional[Sums] = None
         self._trust_sums: Optional[Sums] = None
         self._noise_rows: dict[str, NoiseRows] = {}
 
@@ -115,6 +116,15 @@ class TritonExecutor:
         sums = self._gradient_sums
         variant = variants.SquareSums(self._formats.grad, "gradients")
         self._launch(variant, sums.programs, self._table.tensors, *sums.tables, total)
+
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of what the next :meth:`run` extrapolates along to a 0-dim float64 tensor on the device."""
+        self._prepare(launch)
+        if self._direction_sums is None:
+            self._direction_sums = Sums([self._whole_tensors], self._tiling.piece, self.device)
+        sums = self._direction_sums
+        variant = variants.DirectionSquares.of(self._rule, self._formats, launch.group["extrapolation"])
+        self._launch(variant, sums.programs, self._table.scalars, self._table.tensors, *sums.tables, total)
 
     def _trust_norms(self, launch: Launch) -> Tensor:
         """Return the sums of squares that a rule scales by, in new or old memory."""
@@ -178,5 +188,6 @@ class TritonExecutor:
         self._launch(variant, self._programs, *tables, *self._norms(launch, rows), self._tiling.chunk)
         self._copies.put_back(self._binding.stepped())
         if capture.is_capturing(self.device):
-            capture.keep(*tables, self._table, self._gradient_sums, self._trust_sums, rows, self._copies.own)
+            sums = (self._gradient_sums, self._direction_sums, self._trust_sums)
+            capture.keep(*tables, self._table, *sums, rows, self._copies.own)
         self._binding.release()

@@ -16,6 +16,7 @@ from extrap_kernels.rules import Buffer, RuleSpec, every_rule
 from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.triton_kernels import rules
 from extrap_kernels.triton_kernels.kernels import distributions
+from extrap_kernels.triton_kernels.kernels.direction_norm import direction_squares
 from extrap_kernels.triton_kernels.kernels.norms import square_sums, trust_norms
 from extrap_kernels.triton_kernels.kernels.step import step_kernel
 
@@ -150,6 +151,31 @@ class TrustNorms:
 
 
 @dataclass(frozen=True)
+class DirectionSquares:
+    """A variant of :func:`direction_squares`: of a rule, formats, and a kind of direction, ``ALONG``."""
+
+    rule: Rule
+    formats: Formats
+    along: str
+
+    kernel = direction_squares
+
+    @classmethod
+    def of(cls, rule: Rule, formats: Formats, extrapolation: str) -> DirectionSquares:
+        """Return the variant for an option of that name."""
+        return cls(rule, formats, {"momentum": "momentum", "past_update": "update"}.get(extrapolation, "gradient"))
+
+    def constants(self) -> dict[str, Any]:
+        """Return the compile-time arguments, without the block."""
+        return {
+            **self.formats.constants(),
+            **self.rule.constants(),
+            "EXTRAGRADIENT_DIRECTION": self.rule.module.extragradient_direction,
+            "ALONG": self.along,
+        }
+
+
+@dataclass(frozen=True)
 class SquareSums:
     """A variant of :func:`square_sums`: the format of what is summed, ``RESULT``."""
 
@@ -167,7 +193,7 @@ class SquareSums:
         }
 
 
-Variant = Union[Step, TrustNorms, SquareSums]
+Variant = Union[Step, TrustNorms, DirectionSquares, SquareSums]
 
 
 def every_variant() -> Iterator[Variant]:
@@ -182,6 +208,11 @@ def every_variant() -> Iterator[Variant]:
                 yield Step(rule, formats, sharded=True)
             if rule.spec.norm:
                 yield TrustNorms(rule, formats)
+            if rule.buffers:
+                yield DirectionSquares(rule, formats, "momentum")
+            if not rule.spec.norm:
+                for along in ("update", "gradient"):
+                    yield DirectionSquares(rule, formats, along)
     for gradient in sorted({grad for _, grad in DTYPE_PAIRS}):
         yield SquareSums(gradient, "gradients")
     for base in sorted({arithmetic(param) for param, _ in DTYPE_PAIRS}):

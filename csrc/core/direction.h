@@ -7,16 +7,26 @@
 
 namespace extrap {
 
-enum class Extrapolation : int64_t { none, past_gradient, past_update, extragradient };
-constexpr const char* kExtrapolationNames[] = {"none", "past_gradient", "past_update", "extragradient"};
+enum class Extrapolation : int64_t { none, past_gradient, past_update, extragradient, momentum, gradient_difference };
+constexpr const char* kExtrapolationNames[] = {"none",          "past_gradient", "past_update",
+                                               "extragradient", "momentum",      "gradient_difference"};
 
 inline namespace EXTRAP_ISA {
 
-// y without its noise. u: the update; z: the rule's direction for a gradient; lr: the inner learning rate.
+// The gradient that the rule makes its direction z of. g: the averaged one; l: this worker's own.
+template <class V>
+EXTRAP_HD V extrapolated_gradient(Extrapolation direction, V g, V l) {
+  if (direction == Extrapolation::gradient_difference) return l - g;
+  return l;
+}
+
+// y without its noise. u: the update; z: the rule's direction for a gradient; m: the first moment, as it is; lr: the
+// inner learning rate.
 template <class V, class A>
-EXTRAP_HD V extrapolated(Extrapolation direction, V x, V u, V z, A lr) {
-  if (direction == Extrapolation::past_gradient) return x - z * lr;
+EXTRAP_HD V extrapolated(Extrapolation direction, V x, V u, V z, V m, A lr) {
+  if (direction == Extrapolation::past_gradient || direction == Extrapolation::gradient_difference) return x - z * lr;
   if (direction == Extrapolation::past_update) return x - u * lr;
+  if (direction == Extrapolation::momentum) return x - m * lr;
   return x;  // extragradient: the next gradient, taken at x, extrapolates
 }
 

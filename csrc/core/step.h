@@ -31,7 +31,8 @@ struct StepConstants {
         noise_std(static_cast<A>(c.noise_std)),
         grad_scale(static_cast<A>(c.grad_scale)),
         clip(static_cast<A>(c.clip)),
-        extrapolation(c.extrapolation),
+        // A direction that is not finite moves nothing by a learning rate of 0.
+        extrapolation(extrap_lr == 0 ? Extrapolation::none : c.extrapolation),
         extrapolates(c.phase == Phase::extrapolate),
         adopts(extrap::adopts(c)),
         raw(c.grad_scale == 1 && c.clip == 1 && c.maximize == 0 && !is_coupled(c, own_decay)),
@@ -76,16 +77,36 @@ EXTRAP_HD V adopted_base(V x, V rounded, V param) {
 template <class Rule, class V, class A>
 EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
   V u, z;
-  rule.direction(g, l, x, buffers, u, z);
+  rule.direction(g, extrapolated_gradient(c.extrapolation, g, l), x, buffers, u, z);
   if (c.decoupled) x = x * c.shrink;
   x = x - u * c.lr;
-  return extrapolated(c.extrapolation, x, u, z, c.extrap_lr);
+  V m = u;
+  if constexpr (Rule::Buffers::kCount > 0) m = buffers[0];
+  return extrapolated(c.extrapolation, x, u, z, m, c.extrap_lr);
 }
 
 // The extrapolate phase: returns y from the gradient at x and leaves all else as it is. g and l are prepared.
 template <class Rule, class V, class A>
 EXTRAP_HD V extragradient_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V x, const V* buffers) {
+  if (c.extrapolation == Extrapolation::none) return x;
   return x - rule.extragradient_direction(g, l, buffers) * c.extrap_lr;
+}
+
+// Whether direction_to_come() reads a buffer. x it reads where the decay joins the gradient.
+template <class Rule, class A>
+EXTRAP_HD bool reads_buffer(const StepConstants<A>& c, int buffer) {
+  return c.extrapolation == Extrapolation::past_update || !Rule::Buffers::is_signed(buffer);
+}
+
+// What the step of a rule without norms will extrapolate along, but for the momentum. g and l are prepared; buffers may
+// change.
+template <class Rule, class V, class A>
+EXTRAP_HD V direction_to_come(const Rule& rule, const StepConstants<A>& c, V g, V l, V x, V* buffers) {
+  if (c.extrapolation != Extrapolation::past_update)
+    return rule.extragradient_direction(g, extrapolated_gradient(c.extrapolation, g, l), buffers);
+  V u, z;
+  rule.direction(g, l, x, buffers, u, z);
+  return u;
 }
 
 }  // namespace EXTRAP_ISA

@@ -149,6 +149,16 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
   });
 }
 
+double direction_square_sum(DirectionKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
+                            const std::vector<Chunk>& chunks, int threads) {
+  double sum = 0;
+  for (const double of_tensor : sums_by_tensor<double>(
+           tensors, chunks, threads,
+           [&](const TensorEntry& t, const Chunk& chunk) { return kernel(config, t, chunk.begin, chunk.count); }))
+    sum += of_tensor;
+  return sum;
+}
+
 void trust_square_sums(NormKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
                        const std::vector<Chunk>& chunks, int threads, double* sums) {
   const auto of_tensors = sums_by_tensor<NormSums>(

@@ -30,6 +30,8 @@ void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorE
           const std::vector<Chunk>& chunks, bool streaming, int threads);
 
 // Sum of squares of each tensor's gradient, which has the dtype that the kernel is for.
+double direction_square_sum(DirectionKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
+                            const std::vector<Chunk>& chunks, int threads);
 std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_size,
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads);

@@ -18,9 +18,9 @@ double trust(const StepConfig& config, double norm_x, double norm) {
 template <class Rule, class Types>
 RuleKernels kernels_of() {
   if constexpr (Rule::kNorm == Norm::none)
-    return {step<Rule, Types>, nullptr, nullptr};
+    return {step<Rule, Types>, direction<Rule, Types>, nullptr, nullptr};
   else
-    return {step<Rule, Types>, norm<Rule, Types>, trust<Rule>};
+    return {step<Rule, Types>, direction<Rule, Types>, norm<Rule, Types>, trust<Rule>};
 }
 
 template <class Tag>

@@ -20,11 +20,15 @@ struct NormSums {
 
 // Of a tensor that has no gradient in this step, zeros. In one pass over `count` elements from `begin`.
 using NormKernel = NormSums (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
+// The sum of squares of what the step will extrapolate along, likewise.
+using DirectionKernel = double (*)(const StepConfig& config, const TensorEntry& tensor, int64_t begin, int64_t count);
 using TrustFunction = double (*)(const StepConfig& config, double norm_x, double norm);
 
 // What a rule consists of for one combination of formats. `norm` and `trust` are null where it needs no norms.
+// `direction` of a rule with norms takes the momentum alone, if there is one.
 struct RuleKernels {
   StepKernel step;
+  DirectionKernel direction;
   NormKernel norm;
   TrustFunction trust;
 };

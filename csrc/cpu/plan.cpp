@@ -103,6 +103,14 @@ double CpuPlan::gradient_square_sum(int threads) {
   return sum;
 }
 
+double CpuPlan::direction_square_sum(const py::bytes& row, int threads) {
+  const BoundUse use(bucket_);
+  const StepConfig config = read_row(row);
+  const py::gil_scoped_release released;
+  bucket_.advance_steps(/*keep=*/false);
+  return cpu::direction_square_sum(kernels().direction, config, bucket_.entries(), chunks_, useful(threads));
+}
+
 void CpuPlan::run(const py::bytes& row, bool measured, int threads) {
   const BoundUse use(bucket_, BoundUse::Then::release);
   const StepConfig config = read_row(row);

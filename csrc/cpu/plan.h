@@ -34,6 +34,9 @@ class CpuPlan {
   // tensors adds what the other parts have.
   py::memoryview square_sums(const py::bytes& row, int threads);
 
+  // Of what run() with these scalars will extrapolate along; of a rule with norms, of the momentum alone.
+  double direction_square_sum(const py::bytes& row, int threads);
+
   // Of the bound gradients as they are: neither unscaled nor clipped.
   double gradient_square_sum(int threads);
 

@@ -62,6 +62,18 @@ EXTRAP_HD void prefetch_to_sum(const Block<Rule, Types>& b, bool with_y) {
 }
 
 template <class Rule, class Types>
+EXTRAP_HD void prefetch_direction(const Block<Rule, Types>& b, const StepConstants<typename Types::A>& c) {
+  const bool of_momentum = c.extrapolation == Extrapolation::momentum;
+  for (int k = 0; k < b.kBuffers; ++k)
+    if (of_momentum ? k == 0 : reads_buffer<Rule>(c, k))
+      prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
+  if (of_momentum) return;
+  if (c.coupled) prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
+  prefetch<Prefetch::to_sum>(b.gradient, kBlock * sizeof *b.gradient);
+  if (b.local) prefetch<Prefetch::to_sum>(b.local, kBlock * sizeof *b.local);
+}
+
+template <class Rule, class Types>
 NormSums norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
   using A = typename Types::A;
   if (!t.gradient) return {};
@@ -86,6 +98,62 @@ NormSums norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int
     add(PaddedBlock<Rule, Types>({t, i}, static_cast<size_t>(left), c.adopts).block, left);
   }
   return {of_x.total(), of_scaled.total()};
+}
+
+// What the step will extrapolate along, for the elements of a block; of the momentum, as it is before the step.
+template <class Rule, class Types>
+EXTRAP_HD void direction_block(const StepConstants<typename Types::A>& c, const Rule& rule, const Block<Rule, Types>& b,
+                               typename Types::A* along) {
+  using A = typename Types::A;
+  using V = typename VectorOf<A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+  constexpr int kBuffers = Block<Rule, Types>::kBuffers;
+  for (int i = 0; i < kBlock; i += kLanes) {
+    V buffers[kBuffers > 0 ? kBuffers : 1] = {}, x = {};
+    for (int k = 0; k < kBuffers; ++k)
+      if (reads_buffer<Rule>(c, k)) buffers[k] = b.template load_buffer<V>(k, i);
+    if (c.coupled) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
+    const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
+    store(along + i, direction_to_come(rule, c, g, l, x, buffers));
+  }
+}
+
+template <class Rule, class Types>
+EXTRAP_HD void momentum_block(const Block<Rule, Types>& b, typename Types::A* along) {
+  using V = typename VectorOf<typename Types::A>::type;
+  constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(typename Types::A));
+  for (int i = 0; i < kBlock; i += kLanes) store(along + i, b.template load_buffer<V>(0, i));
+}
+
+template <class Rule, class Types>
+double direction(const StepConfig& config, const TensorEntry& t, int64_t begin, int64_t count) {
+  using A = typename Types::A;
+  const StepConstants<A> c(config, Rule::kOwnDecay);
+  if (!t.gradient || c.extrapolation == Extrapolation::none) return 0;
+  const Rule rule(config, t);
+  const bool of_momentum = c.extrapolation == Extrapolation::momentum;
+  SquareSum sum;
+  alignas(64) A along[kBlock];
+  const auto add = [&](const Block<Rule, Types>& b, int64_t in_tensor) {
+    if constexpr (Block<Rule, Types>::kBuffers > 0)
+      if (of_momentum) momentum_block(b, along);
+    if constexpr (Rule::kNorm == Norm::none)
+      if (!of_momentum) direction_block<Rule, Types>(c, rule, b, along);
+    for (int64_t k = in_tensor; k < kBlock; ++k) along[k] = 0;
+    sum.add_block(along);
+  };
+  int64_t i = begin;
+  for (; i + kBlock <= begin + count; i += kBlock) {
+    const Block<Rule, Types> block(t, i);
+    prefetch_direction(block, c);
+    add(block, kBlock);
+  }
+  if (i < begin + count) {
+    const int64_t left = begin + count - i;
+    add(PaddedBlock<Rule, Types>({t, i}, static_cast<size_t>(left), c.adopts).block, left);
+  }
+  return sum.total();
 }
 
 // T: the format of the numbers.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/dispatch.h"
+#include "cuda/rule_sources.h"
 #include "cuda/step_kernel.h"
 #include "cuda/sum_kernel.h"
 
@@ -15,21 +16,24 @@ struct Target {
 // Carries out the units of a table.
 using Launch = void (*)(const LaunchTable& table, const Target& target);
 
-// All null where there is no such rule, or none for these formats; `norms` where the rule needs none.
+// All null where there is no such rule, or none for these formats; `norms` where the rule needs none; `direction` where
+// there is nothing that a DirectionSource takes.
 struct RuleLaunches {
-  Launch step, step_with_noise, norms;
+  Launch step, step_with_noise, norms, direction;
 };
 
 struct SumLaunches {
   Launch rows;   // of x, in the arithmetic type of parameters of a dtype
-  Launch total;  // of gradients stored in a dtype
+  Launch total;  // of gradients, or of anything that stands in their column, stored in a dtype
 };
 
 // Runner<Kernel>::launch carries a kernel out.
 template <template <class> class Runner, template <class> class Rule, class Types>
 RuleLaunches launches_of() {
   RuleLaunches launches{Runner<StepKernel<Rule, Types, false>>::launch, Runner<StepKernel<Rule, Types, true>>::launch,
-                        nullptr};
+                        nullptr, nullptr};
+  if constexpr (DirectionSource<Rule, Types>::kExists)
+    launches.direction = Runner<SumKernel<DirectionSource<Rule, Types>, SumsTo::total>>::launch;
   if constexpr (Rule<float>::kNorm != Norm::none)
     launches.norms = Runner<SumKernel<NormSource<Rule, Types>, SumsTo::norms>>::launch;
   return launches;

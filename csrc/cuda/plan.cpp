@@ -92,6 +92,8 @@ CudaPlan::CudaPlan(BucketContents contents, std::string rule, bool emulated)
   if (bucket_.device_type() != (emulated ? kCpuDevice : kCudaDevice))
     throw std::invalid_argument(emulated ? "emulation takes CPU tensors" : "the CUDA kernels take CUDA tensors");
   if (!rule_launches_.step) throw_no_kernels(rule_, bucket_);
+  if (bucket_.buffers() > 0 && !bucket_.in_blocks())
+    momentum_sums_ = find_sum_launches(emulated, formats_.signed_buffer);
 }
 
 // --- Scalars ---------------------------------------------------------------------------------------------------------
@@ -238,9 +240,9 @@ uint64_t CudaPlan::cell(Column column, size_t i) const {
   }
 }
 
-template <class Units>
+template <class Units, class Cell>
 void CudaPlan::launch(const LaunchHeader& header, const Columns& columns, Launch kernel, uintptr_t stream,
-                      const Units& units) const {
+                      const Units& units, const Cell& cell) const {
   const std::vector<uint32_t>& active = bucket_.active();
   const auto units_of = [&](size_t k) { return units(active[k]); };
   const auto cell_of = [&](Column column, size_t k) { return cell(column, active[k]); };
@@ -252,6 +254,12 @@ void CudaPlan::launch(const LaunchHeader& header, const Columns& columns, Launch
     fill_table(*table, columns, range, cell_of, units_of);
     kernel(*table, target);
   }
+}
+
+template <class Units>
+void CudaPlan::launch(const LaunchHeader& header, const Columns& columns, Launch kernel, uintptr_t stream,
+                      const Units& units) const {
+  launch(header, columns, kernel, stream, units, [&](Column column, size_t i) { return cell(column, i); });
 }
 
 void CudaPlan::measure(const py::bytes& row, const py::dict& device_scalars, uintptr_t stream) {
@@ -278,6 +286,27 @@ void CudaPlan::step(const py::bytes& row, const py::dict& device_scalars, const 
   const Columns columns = step_columns(h.config, of_tensors, formats_.unsigned_buffer != formats_.base,
                                        has_local_gradients(), bucket_.is_sharded());
   launch(h, columns, kernel, stream, [&](size_t i) { return chunks(bucket_.entries()[i].numel); });
+}
+
+void CudaPlan::add_momentum_square_sum(const LaunchHeader& header, uintptr_t stream) const {
+  launch(
+      header, with_numel({kGradient, kFirst}, has_large_tensors()), momentum_sums_.total, stream,
+      [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); },
+      [&](Column column, size_t i) { return cell(column == kGradient ? kBuffer0 : column, i); });
+}
+
+void CudaPlan::add_direction_square_sum(const py::bytes& row, const py::dict& device_scalars, uintptr_t total,
+                                        uintptr_t stream) {
+  const BoundUse use(bucket_);
+  LaunchHeader h = header(row, device_scalars);
+  h.total = reinterpret_cast<double*>(total);
+  if (h.config.extrapolation == Extrapolation::momentum && !bucket_.in_blocks())
+    return add_momentum_square_sum(h, stream);
+  Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
+  if (has_local_gradients()) columns.add(kLocal);
+  if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
+  launch(h, with_buffers(columns, bucket_.buffers(), bucket_.in_blocks()), rule_launches_.direction, stream,
+         [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); });
 }
 
 void CudaPlan::add_gradient_square_sum(uintptr_t total, uintptr_t stream) {

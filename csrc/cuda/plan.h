@@ -41,6 +41,11 @@ class CudaPlan {
   void measure(const py::bytes& row, const py::dict& device_scalars, uintptr_t stream);
   void step(const py::bytes& row, const py::dict& device_scalars, const py::object& found_inf, uintptr_t stream);
 
+  // Adds the squares of what step() with these scalars will extrapolate along to a float64 number on the device; of a
+  // rule with norms, of the momentum alone.
+  void add_direction_square_sum(const py::bytes& row, const py::dict& device_scalars, uintptr_t total,
+                                uintptr_t stream);
+
   // Adds the squares of the gradients as they are to a float64 number on the device.
   void add_gradient_square_sum(uintptr_t total, uintptr_t stream);
 
@@ -54,16 +59,21 @@ class CudaPlan {
   uint64_t cell(cuda::Column column, size_t i) const;
   void set_slots(NoiseScale scale);
 
-  // Launches over the active tensors, of which each has units(i) chunks or segments.
+  // Launches over the active tensors, of which each has units(i) chunks or segments, and in each column the value
+  // cell(column, i): that which is meant for it, or another one.
+  template <class Units, class Cell>
+  void launch(const cuda::LaunchHeader& header, const cuda::Columns& columns, cuda::Launch kernel, uintptr_t stream,
+              const Units& units, const Cell& cell) const;
   template <class Units>
   void launch(const cuda::LaunchHeader& header, const cuda::Columns& columns, cuda::Launch kernel, uintptr_t stream,
               const Units& units) const;
+  void add_momentum_square_sum(const cuda::LaunchHeader& header, uintptr_t stream) const;
 
   std::string rule_;
   Bucket bucket_;
   TensorFormats formats_;
   cuda::RuleLaunches rule_launches_;
-  cuda::SumLaunches base_sums_, gradient_sums_;
+  cuda::SumLaunches base_sums_, gradient_sums_, momentum_sums_{};
   cuda::Workspace workspace_{};
   std::vector<uint32_t> slots_;  // where each tensor's rows begin
   size_t total_rows_ = 0;

@@ -46,6 +46,10 @@ class TracedStep {
     const V g = prepared_gradient(c, loaded<G>("gradient"), x);
     l = step.has_local ? prepared_gradient(c, loaded<G>("local"), x) : g;
     V buffers[kMaxBuffers];
+    if constexpr (Rule::kNorm == Norm::none) {
+      load(buffers);
+      if (is_measured(c)) recorder.output("measured", direction_to_come(rule, c, g, l, x, buffers));
+    }
     load(buffers);
     V y = c.extrapolates ? extragradient_step(rule, c, g, l, x, buffers) : corrected_step(rule, c, g, l, x, buffers);
     if (config.noise != Noise::none && !c.extrapolates)
@@ -56,6 +60,12 @@ class TracedStep {
   }
 
  private:
+  // Whether the norm may be taken of what this step computes to extrapolate along.
+  static bool is_measured(const StepConstants<A>& c) {
+    return c.extrapolation != Extrapolation::none && c.extrapolation != Extrapolation::momentum &&
+           (c.extrapolation == Extrapolation::extragradient) == c.extrapolates;
+  }
+
   template <class T>
   static V loaded(const char* name) {
     return Format<T>::template decode<V>(Format<T>::template Stored<V>::input(name));

@@ -28,6 +28,11 @@ class CpuExecutor(NativeExecutor):
         """Add the squares of the gradients, as they are, to a 0-dim float64 tensor."""
         total += self._plan.gradient_square_sum(torch.get_num_threads())
 
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of what the next :meth:`run` extrapolates along to a 0-dim float64 tensor."""
+        self._fetch(launch)
+        total += self._plan.direction_square_sum(launch.row, torch.get_num_threads())
+
     def square_sums(self, launch: Launch) -> Tensor:
         """Return what the next :meth:`run` makes norms of; what other processes have is to be added to it in place."""
         self._fetch(launch)

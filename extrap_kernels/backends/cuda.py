@@ -96,6 +96,12 @@ class CudaExecutor(NativeExecutor):
         self._prepare_scratch(_NO_SCALARS)
         self._plan.add_gradient_square_sum(total.data_ptr(), self._stream())
 
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of what the next :meth:`run` extrapolates along to a 0-dim float64 tensor on the device."""
+        self._prepare_scratch(launch.row)
+        self._fetch(launch)
+        self._plan.add_direction_square_sum(launch.row, launch.on_device, total.data_ptr(), self._stream())
+
     def _measure(self, launch: Launch) -> None:
         self._fetch(launch)
         self._plan.measure(launch.row, launch.on_device, self._stream())

@@ -17,7 +17,8 @@ from extrap_kernels.state.layout import State, StateLayout
 class Executor(Protocol):
     """Steps the parameters of a bucket: those of one param group, device, dtype and gradient dtype.
 
-    ``bind`` comes first in each step, then ``square_sums`` for sharded parameters, then ``run``.
+    ``bind`` comes first in each step, then the sums over gradients and directions that are asked for, then
+    ``square_sums`` for sharded parameters, then ``run``.
     """
 
     @property
@@ -49,6 +50,13 @@ class Executor(Protocol):
 
     def add_gradient_square_sum(self, total: Tensor) -> None:
         """Add the squares of the gradients, neither unscaled nor clipped, to a 0-dim float64 tensor on the device."""
+
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of what the next :meth:`run` of ``launch`` extrapolates along to a 0-dim float64 tensor.
+
+        For ``extrapolation="momentum"`` those of the first moments as they are before the step. Of rules with a norm,
+        no other direction is asked for.
+        """
 
     def square_sums(self, launch: Launch) -> Tensor:
         """Return the float64 sums that the next :meth:`run` takes norms of; the caller reduces them in place.

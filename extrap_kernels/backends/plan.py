@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from extrap_kernels import flat, options
 from extrap_kernels.backends.executor import Executor
 from extrap_kernels.backends.param_entry import ParamEntry, check_gradient, check_local_gradient
-from extrap_kernels.backends.reduction import PartialSums, add_partial_sums
 from extrap_kernels.backends.registry import Backend, resolve
 from extrap_kernels.backends.sharded import ShardedExecutor
 from extrap_kernels.layout import is_plain, turns
@@ -23,10 +22,6 @@ from extrap_kernels.state.blocks import check_shard, takes_blocks
 from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.state.owners import BaseOwners
 from extrap_kernels.watch import describe
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
 
 States = list[Optional[State]]
 
@@ -205,24 +200,3 @@ class GroupPlan:
             if executor.bind(states, local_gradients) != []:
                 raise RuntimeError(f"the state of {entries[incomplete[0]].name} changed while it was being prepared")
         return True
-
-
-def gradient_square_sum(executors: Iterable[Executor], group: Optional[ProcessGroup]) -> Tensor:
-    """Return the sum of squares of all gradients, without unscaling, as a 0-dim float64 tensor.
-
-    Args:
-        executors: executors of all parameters on this process.
-        group: process group whose members have the other parameters, or None.
-    """
-    totals: dict[tuple[Any, ...], PartialSums] = {}
-    everywhere = () if group is None else (group,)
-    for executor in executors:
-        groups = executor.groups if isinstance(executor, ShardedExecutor) else everywhere
-        zero = torch.zeros((), dtype=torch.float64, device=executor.device)
-        total = totals.setdefault((executor.device, groups), PartialSums(zero, groups))
-        executor.add_gradient_square_sum(total.values)
-    if not totals:
-        totals[()] = PartialSums(torch.zeros((), dtype=torch.float64), everywhere)
-    add_partial_sums(list(totals.values()))
-    first, *others = [total.values for total in totals.values()]
-    return sum((total.to(first.device) for total in others), first)

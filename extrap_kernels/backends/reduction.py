@@ -20,7 +20,8 @@ class PartialSums(NamedTuple):
 
 
 def add_partial_sums(sums: Sequence[PartialSums]) -> None:
-    """Reduce all ``sums`` over their process groups, with one all-reduce per group."""
+    """Reduce all ``sums`` over their process groups, with one all-reduce per group that has any."""
+    sums = [part for part in sums if part.values.numel() > 0]
     for group in dict.fromkeys(group for part in sums for group in part.groups):
         values = [part.values for part in sums if group in part.groups]
         flat = torch.cat([value.reshape(-1) for value in values])

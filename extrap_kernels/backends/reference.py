@@ -14,7 +14,7 @@ from extrap_kernels.backends.registry import Backend, register
 from extrap_kernels.launch import Launch
 from extrap_kernels.reference import rules
 from extrap_kernels.reference.norms import square_sum
-from extrap_kernels.reference.step import step_parameter
+from extrap_kernels.reference.step import direction_of, step_parameter
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import State, StateLayout
 
@@ -56,6 +56,11 @@ class ReferenceExecutor:
         """Add the squares of the gradients, without unscaling, to a 0-dim float64 tensor."""
         for _, _, g, _ in self._bound:
             total += square_sum(torch.view_as_real(g.resolve_conj()) if g.is_complex() else g)
+
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of what the next :meth:`run` extrapolates along to a 0-dim float64 tensor."""
+        for entry, state, gradient, local in self._bound:
+            total += square_sum(direction_of(self._rule, self._layout, launch, entry, state, gradient, local))
 
     def square_sums(self, launch: Launch) -> Tensor:
         """Return an empty tensor: :func:`step_parameter` reduces its sums over the processes itself."""

@@ -71,6 +71,10 @@ class ShardedExecutor:
         """Add the squares of the local gradients, without unscaling, to a 0-dim float64 tensor."""
         self._executor.add_gradient_square_sum(total)
 
+    def add_direction_square_sum(self, launch: Launch, total: Tensor) -> None:
+        """Add the squares of the local part of what the next :meth:`run` extrapolates along."""
+        self._executor.add_direction_square_sum(launch, total)
+
     def square_sums(self, launch: Launch) -> Tensor:
         """Return the local sums that the next :meth:`run` takes norms of."""
         return self._executor.square_sums(launch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from extrap_kernels.reference.norms import rms
 from extrap_kernels.reference.random_bits import rounding_words
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
+from extrap_kernels.state.format import Format
 from extrap_kernels.state.layout import State, StateLayout, exponents_of
 from extrap_kernels.state.owners import adopt
 
@@ -62,13 +63,86 @@ def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, cli
     return -grad if maximize else grad
 
 
-def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, extrap_lr: float) -> Tensor:
+def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, m: Tensor, extrap_lr: float) -> Tensor:
     """Return ``y`` without noise. A new direction is a line here."""
-    if group["extrapolation"] == "past_gradient":
+    if extrap_lr == 0:
+        return x  # also where the direction is not finite
+    if group["extrapolation"] in ("past_gradient", "gradient_difference"):
         return x - z * extrap_lr
     if group["extrapolation"] == "past_update":
         return x - u * extrap_lr
+    if group["extrapolation"] == "momentum":
+        return x - m * extrap_lr
     return x
+
+
+class _Numbers(NamedTuple):
+    """What a step reads: ``raw`` is the gradient before decay joined it; ``stored`` is what ``buffers`` come from."""
+
+    x: Tensor
+    raw: Tensor
+    g: Tensor
+    l: Tensor
+    stored: list[tuple[Tensor, Optional[Tensor], Format]]
+    buffers: dict[str, Tensor]
+    decay: float
+
+
+def _read(
+    rule: ModuleType,
+    layout: StateLayout,
+    launch: Launch,
+    entry: ParamEntry,
+    state: State,
+    grad: Tensor,
+    local: Optional[Tensor],
+) -> _Numbers:
+    """Return the numbers of a step; see :func:`step_parameter`."""
+    group, param, values = launch.group, entry.param, unpack(launch.row)
+    x = _real(state["base"] if layout.has_base else param)
+    if launch.adopts and layout.has_base:
+        adopt(x, _real(param))
+    stored = [
+        (_real(state[name]), state.get(exponents_of(name)), form) for name, form in zip(layout.buffers, layout.formats)
+    ]
+    buffers = {name: form.decode(kept, x.dtype, e) for name, (kept, e, form) in zip(layout.buffers, stored)}
+    grad_scale, clip = values["grad_scale"], values["clip"]
+    raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
+    l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
+    decay = 0.0 if rule.SPEC.own_decay else values["weight_decay"]
+    if decay != 0 and not group["decoupled_weight_decay"]:
+        l, g = l + x * decay, g + x * decay
+    return _Numbers(x, raw, g, l, stored, buffers, decay)
+
+
+def _along(group: Mapping[str, Any], g: Tensor, l: Tensor) -> Tensor:
+    """Return the gradient that the rule makes its direction of."""
+    return l - g if group["extrapolation"] == "gradient_difference" else l
+
+
+def direction_of(
+    rule: ModuleType,
+    layout: StateLayout,
+    launch: Launch,
+    entry: ParamEntry,
+    state: State,
+    grad: Tensor,
+    local: Optional[Tensor],
+) -> Tensor:
+    """Return what the step extrapolates along, of ``"momentum"`` as it is before the step; for the arguments see below.
+
+    Not for rules with a norm, but along the momentum.
+    """
+    n = _read(rule, layout, launch, entry, state, grad, local)
+    group, step = launch.group, int(state["step"]) + 1
+    if group["extrapolation"] == "momentum":
+        return next(iter(n.buffers.values()))
+    if group["extrapolation"] == "past_update":
+        copies = {name: buffer.clone() for name, buffer in n.buffers.items()}
+        update: Tensor = rule.direction(group, step, n.g, n.l, n.x, copies, 1.0)[0]
+        return update
+    z: Tensor = rule.extragradient_direction(group, step, n.g, _along(group, n.g, n.l), n.buffers, 1.0)
+    return z
 
 
 def step_parameter(
@@ -91,32 +165,21 @@ def step_parameter(
         grad: averaged gradient at ``y``.
         local: this worker's own gradient; None if it is ``grad``.
     """
+    x, raw, g, l, stored, buffers, decay = _read(rule, layout, launch, entry, state, grad, local)
     group, param, values = launch.group, entry.param, unpack(launch.row)
-    x = _real(state["base"] if layout.has_base else param)
-    if launch.adopts and layout.has_base:
-        adopt(x, _real(param))
-    stored = [
-        (_real(state[name]), state.get(exponents_of(name)), form) for name, form in zip(layout.buffers, layout.formats)
-    ]
-    buffers = {name: form.decode(kept, x.dtype, e) for name, (kept, e, form) in zip(layout.buffers, stored)}
-    grad_scale, clip = values["grad_scale"], values["clip"]
-    raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
-    l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
-    lr, decay = values["lr"], 0.0 if rule.SPEC.own_decay else values["weight_decay"]
-    extrap_lr = values["extrap_lr"] * values["extrap_ratio"]
-    if decay != 0 and not group["decoupled_weight_decay"]:
-        l, g = l + x * decay, g + x * decay
+    lr, extrap_lr = values["lr"], values["extrap_lr"] * values["extrap_ratio"]
     step = int(state["step"]) + 1
     scales = rule.SPEC.norm is not None and launch.layer_adaptation
     trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
     if launch.phase is Phase.EXTRAPOLATE:
-        z = rule.extragradient_direction(group, step, g, l, buffers, trust)
-        param.copy_(_like(param, x - z * extrap_lr))
+        if extrap_lr != 0:
+            x = x - rule.extragradient_direction(group, step, g, l, buffers, trust) * extrap_lr
+        param.copy_(_like(param, x))
         return
     state["step"] += 1
     has_noise = launch.noise is not None and (launch.noise_scale != "filter" or param.dim() > 1)
     amplitude = _amplitude(group, x, l, entry.shard) if has_noise else 0.0
-    u, z = rule.direction(group, step, g, l, x, buffers, trust)
+    u, z = rule.direction(group, step, g, _along(group, g, l), x, buffers, trust)
     random = None
     if any(form.random for form in layout.formats):
         at = _positions(param, entry.shard)
@@ -127,7 +190,7 @@ def step_parameter(
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
-    y = _extrapolated(group, x, u, z, extrap_lr)
+    y = _extrapolated(group, x, u, z, next(iter(buffers.values()), u), extrap_lr)
     if launch.noise is not None and has_noise:
         at = _positions(param, entry.shard)
         n = noise(launch.noise, at, key=int(values["key"]), parameter=entry.index, step=step)

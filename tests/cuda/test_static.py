@@ -42,6 +42,7 @@ def test_every_rule_and_dtype_is_there(kernels):
             for pair in PAIRS:
                 assert {f"step {rule} {pair}", f"step {rule} {pair} noise"} <= names
                 assert (f"norms {rule} {pair}" in names) == rule.startswith(("Lars", "Lamb"))
+                assert (f"directions {rule} {pair}" in names) != rule.startswith(("Lars", "Lamb"))
 
 
 def test_architectures_are_those_that_the_module_names(kernels):

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -110,6 +111,26 @@ def train(steps, *, accumulate=1, backward_per_step=1, unused=False, **how):
     record["y"] = copies(params)
     record["base"] = [optimizer.base_of(p).clone() if p in optimizer.state else None for p in params]
     return record
+
+
+def ascend(backend, steps=3, rho=0.2):
+    """m-SAM: up along the own gradient by its own norm, for which nothing is communicated. Returns the weights."""
+    options = {"extrapolation": "extragradient", "extrap_norm": "global", "extrap_lr": -rho, "weight_decay": 0.0}
+    model, wrapped, optimizer, _ = build(backend, **options)
+    params = list(model.parameters())
+    for t in range(steps):
+        before = copies(params)
+        own = gradients_without_ddp(model, [lambda m, t=t: loss_of(m, t, dist.get_rank())])
+        for half in (optimizer.extrapolate, optimizer.step):
+            optimizer.zero_grad()
+            loss_of(wrapped, t, dist.get_rank()).backward()
+            with mock.patch.object(dist, "all_reduce", side_effect=AssertionError("it communicates")):
+                half()
+            if half == optimizer.extrapolate:
+                norm = sum(float(l.double().square().sum()) for l in own) ** 0.5
+                for p, x, l in zip(params, before, own):
+                    torch.testing.assert_close(p.detach(), x + l * (rho / norm), rtol=1e-5, atol=1e-6)
+    return copies(params)
 
 
 def copies(tensors):

@@ -1,5 +1,7 @@
 """What each process does in test_sharded.py: the same steps on sharded parameters and, by itself, on whole ones."""
 
+from unittest import mock
+
 import torch
 from helpers import RULES, assert_same_bits, random_like
 from torch.distributed.device_mesh import init_device_mesh
@@ -41,6 +43,21 @@ def assert_whole(state, expected, param):
         if name != "step":
             assert value.placements == param.placements and value.device_mesh == param.device_mesh
         assert_same_bits(value.full_tensor() if name != "step" else value, expected[name])
+
+
+def all_reduces(rule, options, backend):
+    """How many a step of parameters in four shards takes."""
+    mesh = mesh_of(4)
+    params = [torch.nn.Parameter(distribute_tensor(torch.ones(s), mesh, [Shard(0)])) for s in SHAPES]
+    optimizer = RULES[rule].optimizer(params, lr=0.1, backend=backend, **options)
+    counts = []
+    for _ in range(2):
+        for p in params:
+            p.grad = distribute_tensor(torch.ones(p.shape), mesh, p.placements)
+        with mock.patch.object(torch.distributed, "all_reduce", wraps=torch.distributed.all_reduce) as all_reduce:
+            optimizer.step()
+        counts.append(all_reduce.call_count)
+    return counts
 
 
 def step_both(rule, options, spread, dtype, backend, steps=2):

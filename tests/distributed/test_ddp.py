@@ -111,6 +111,11 @@ def test_extragradient_moves_along_the_own_gradient(processes, backend):
         assert all(not torch.equal(p, q) for p, q in zip(a, b))
 
 
+def test_each_worker_ascends_by_the_norm_of_its_own_gradient(processes, backend):
+    first, second = processes(2).run(ddp_worker.ascend, backend)
+    assert_same_bits(first, second)
+
+
 def test_refuses_what_has_no_local_gradient(processes):
     for model, zero in processes(2).run(ddp_worker.refusals):
         assert "Net; it must be a DistributedDataParallel: under FSDP" in model

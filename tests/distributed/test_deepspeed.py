@@ -123,6 +123,7 @@ def test_trust_ratios_of_flat_tensors_are_refused(deepspeed, optimizer_type):
 REFUSED = {
     "extragradient": ({"extrapolation": "extragradient"}, "only after whole steps"),
     "norm of a part": ({"max_grad_norm": 1.0}, "bound the norm of this part alone.*gradient_clipping"),
+    "direction of a part": ({"extrap_norm": "global"}, "extrap_norm='global' would be the norm of this part alone"),
     "noise of a tensor": ({"noise": "uniform", "noise_scale": "tensor"}, "noise_scale='tensor' would be that of all"),
     "noise of a filter": ({"noise": "uniform", "noise_scale": "filter"}, "noise_scale='filter' would be that of all"),
 }

@@ -6,8 +6,11 @@ import pytest
 ORIGINAL = pytest.mark.parametrize("original", [False, True], ids=["flat", "original parameters"])
 
 
+MSAM = {"extrapolation": "momentum", "extrap_norm": "global", "extrap_lr": 0.3}
+
+
 @ORIGINAL
-@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.1}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.1}, MSAM], ids=str)
 def test_trains_and_evaluates_as_one_process(processes, original, options):
     for losses, messages in processes(2).run(fsdp1_worker.final_losses, original, bool(options), **options):
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -27,4 +30,6 @@ def test_options_for_whole_tensors_are_refused(processes, original):
     for message in run(fsdp1_worker.refusal, "ExtrapSGD", original, noise="uniform", noise_scale="tensor"):
         assert "noise_scale='tensor' would be that of all of them" in message
     for message in run(fsdp1_worker.refusal, "ExtrapSGD", original, max_grad_norm=1.0):
+        assert "set optimizer.gradient_norm_group" in message
+    for message in run(fsdp1_worker.refusal, "ExtrapSGD", original, extrap_norm="global"):
         assert "set optimizer.gradient_norm_group" in message

@@ -20,6 +20,8 @@ STEPS = {
     "halves": ("adam", {"state_dtype": torch.bfloat16, **noise("uniform", "absolute")}),
     "blocks": ("adam", {"state_dtype": torch.uint8, **noise("uniform", "absolute")}),
     "extragradient": ("lars", {"extrapolation": "extragradient"}),
+    "SAM": ("adam", {"extrapolation": "extragradient", "extrap_lr": -0.3, "extrap_norm": "global"}),
+    "MSAM": ("lamb", {"extrapolation": "momentum", "extrap_lr": 0.3, "extrap_norm": "global"}),
 }
 
 
@@ -28,3 +30,11 @@ STEPS = {
 def test_same_bits_as_one_process(processes, backend, spread, step):
     empty = processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.float32, backend)
     assert any(empty) == (spread != "replicas")
+
+
+def test_one_all_reduce_takes_all_sums(processes):
+    """The norm of the momentum beside those of LAMB; nothing is communicated without any of them."""
+    norm = {"extrapolation": "momentum", "extrap_norm": "global"}
+    counts = [("lamb", norm, 1), ("lamb", {}, 1), ("sgd", {**norm, "momentum": 0.9}, 1), ("sgd", {"momentum": 0.9}, 0)]
+    for rule, options, count in counts:
+        assert processes(4).run(sharded_worker.all_reduces, rule, options, "cpu") == [[count, count]] * 4

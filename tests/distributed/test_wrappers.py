@@ -22,6 +22,13 @@ def test_zero_clips_by_the_norm_of_all(processes, backend):
     processes(2).run(wrapper_worker.zero_beside_whole, "sgd", {"max_grad_norm": 0.1}, backend, "ours")
 
 
+def test_zero_divides_by_the_norm_of_all(processes, backend):
+    options = {"extrap_norm": "global", "extrap_lr": 0.3}
+    for rule, along in (("adamw", "momentum"), ("sgd", "past_gradient")):
+        step = (rule, {**options, "extrapolation": along})
+        processes(2).run(wrapper_worker.zero_beside_whole, *step, backend, "ours")
+
+
 def test_zero_refusals(processes):
     for messages in processes(2).run(wrapper_worker.zero_refusals):
         assert "optimizer_class is SGD" in messages[0]

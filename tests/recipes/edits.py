@@ -19,27 +19,27 @@ SCALAR = {
 
 DIRECTION = {
     "csrc/core/direction.h": [
-        ("past_update, extragradient };", "past_update, extragradient, half_update };"),
-        ('"extragradient"};', '"extragradient", "half_update"};'),
+        ("momentum, gradient_difference };", "momentum, gradient_difference, half_update };"),
+        ('"gradient_difference"};', '"gradient_difference", "half_update"};'),
         (
             "  return x;  //",
             "  if (direction == Extrapolation::half_update) return x - (u * lr) * A(0.5);\n  return x;  //",
         ),
     ],
     "extrap_kernels/options.py": [
-        ('"past_update", "extragradient"),', '"past_update", "extragradient", "half_update"),'),
+        ('"momentum", "gradient_difference"),', '"momentum", "gradient_difference", "half_update"),'),
     ],
     "extrap_kernels/reference/step.py": [
         (
-            '    if group["extrapolation"] == "past_update":\n',
-            '    if group["extrapolation"] == "half_update":\n        return x - (u * extrap_lr) * 0.5\n'
-            '    if group["extrapolation"] == "past_update":\n',
+            "        return x - u * extrap_lr\n",
+            '        return x - u * extrap_lr\n    if group["extrapolation"] == "half_update":\n'
+            "        return x - (u * extrap_lr) * 0.5\n",
         ),
     ],
     "triton_kernels/kernels/direction.py": [
         ("    past_update: Any\n", "    past_update: Any\n    half_update: Any\n"),
-        ("direction == PAST_UPDATE)", "direction == PAST_UPDATE, direction == HALF_UPDATE)"),
-        ("EXTRAGRADIENT = code", 'HALF_UPDATE = code("extrapolation", "half_update")\nEXTRAGRADIENT = code'),
+        ("(direction == PAST_UPDATE),", "(direction == PAST_UPDATE),\n        direction == HALF_UPDATE,"),
+        ("EXTRAGRADIENT, MOMENTUM", 'HALF_UPDATE = code("extrapolation", "half_update")\nEXTRAGRADIENT, MOMENTUM'),
         (
             "    return tl.where(e.past_update, x - u * e.lr, y)",
             "    y = tl.where(e.half_update, x - (u * e.lr) * 0.5, y)\n"

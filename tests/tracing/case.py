@@ -63,6 +63,12 @@ class Case:
         return replace(self, has_local=True)
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the norm may be taken of what this step computes to extrapolate along."""
+        along, half = self.group["extrapolation"], self.phase is Phase.EXTRAPOLATE
+        return self.spec.norm is None and along not in (None, "momentum") and (along == "extragradient") == half
+
+    @property
     def arithmetic(self) -> torch.dtype:
         """The dtype of the arithmetic."""
         return torch.float64 if self.param == torch.float64 else torch.float32

@@ -19,7 +19,10 @@ from tracing.recorded import Recorded, WordPair
 
 
 def step(case, rule=None):
-    """Trace :func:`extrap_kernels.reference.step.step_parameter`; ``rule``: a module in place of the rule's own."""
+    """Trace :func:`extrap_kernels.reference.step.step_parameter`, and what norms are taken of.
+
+    ``rule``: a module in place of the rule's own.
+    """
     rule = rule or importlib.import_module(f"extrap_kernels.reference.rules.{case.spec.name}")
     normed = {}
 
@@ -32,12 +35,8 @@ def step(case, rule=None):
         return NORM_X**2 if is_base else NORM**2
 
     layout = StateLayout.of(case.spec, case.group, case.param)
-    base = Recorded.input("base", case.arithmetic)
-    param = Recorded.input("param", case.param) if layout.has_base else base
-    gradient = Recorded.input("gradient", case.gradient_dtype)
-    local = Recorded.input("local", case.gradient_dtype) if case.has_local else None
-    buffers = {b.name: Recorded.input(f"buffer{k}", case.arithmetic) for k, b in enumerate(case.buffers)}
-    state = {"step": torch.tensor(case.step - 1.0), "base": base, **buffers}
+    param, state, gradient, local = inputs = _inputs(case, layout)
+    base, buffers = state["base"], {b.name: state[b.name] for b in case.buffers}
     with ExitStack() as patches:
         for module, name, stand_in in (
             (norms, "_over", norm_square),
@@ -46,11 +45,29 @@ def step(case, rule=None):
             (reference_step, "noise", lambda *_, **__: Recorded.input("noise", torch.float32)),
         ):
             patches.enter_context(mock.patch.object(module, name, stand_in))
-        entry = ParamEntry(param, INDEX, "the parameter")
-        reference_step.step_parameter(rule, layout, case.launch, entry, state, gradient, local)
+        measured = {}
+        if case.is_measured:
+            direction = _call(reference_step.direction_of, rule, layout, case.launch, _inputs(case, layout))
+            measured["measured"] = direction.node
+        _call(reference_step.step_parameter, rule, layout, case.launch, inputs)
     outputs = {"param": param, "base": base}
     outputs.update({f"buffer{k}": buffer for k, buffer in enumerate(buffers.values())})
-    return {**{name: value.node for name, value in outputs.items()}, **normed}
+    return {**{name: value.node for name, value in outputs.items()}, **normed, **measured}
+
+
+def _inputs(case, layout):
+    """Return the parameter, its state, the gradient and the local one."""
+    base = Recorded.input("base", case.arithmetic)
+    param = Recorded.input("param", case.param) if layout.has_base else base
+    buffers = {b.name: Recorded.input(f"buffer{k}", case.arithmetic) for k, b in enumerate(case.buffers)}
+    state = {"step": torch.tensor(case.step - 1.0), "base": base, **buffers}
+    local = Recorded.input("local", case.gradient_dtype) if case.has_local else None
+    return param, state, Recorded.input("gradient", case.gradient_dtype), local
+
+
+def _call(function, rule, layout, launch, inputs):
+    param, *others = inputs
+    return function(rule, layout, launch, ParamEntry(param, INDEX, "the parameter"), *others)
 
 
 def _words(count):

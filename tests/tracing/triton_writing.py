@@ -88,6 +88,9 @@ class TritonWriting:
         normed = {}
         if case.spec.norm is not None and case.launch.layer_adaptation:
             normed = self._normed(rule, formats, scalars, tensors)
+        if case.is_measured:
+            variant = self.variants.DirectionSquares.of(rule, formats, case.group["extrapolation"])
+            normed["measured"] = self._squared(variant, self.variants.direction_squares, scalars, tensors, 1)[0]
         norms = [Recorded.constant(norm**2, torch.float64) for norm in (NORM_X, NORM)]
         self.variants.step_kernel(
             scalars,
@@ -106,14 +109,19 @@ class TritonWriting:
 
     def _normed(self, rule, formats, scalars, tensors):
         """Return what ``trust_norms`` squares in its sums, which begin with 0."""
-        constants = self._constants(self.variants.TrustNorms(rule, formats))
+        variant = self.variants.TrustNorms(rule, formats)
+        return dict(
+            zip(("normed_base", "normed"), self._squared(variant, self.variants.trust_norms, scalars, tensors, 2))
+        )
+
+    def _squared(self, variant, kernel, scalars, tensors, results):
+        """Return the numbers that the one program of a kernel squares."""
         piece = dict(tensor=0, row=0, row_stride=1, rows=1, begin=0, end=1, total=0, first=0, pieces=1)
         pieces = _integers(*self.table.Piece(**piece))
-        partial, norms = Pointer([None, None]), Pointer([None, None])
-        self.variants.trust_norms(scalars, tensors, pieces, partial, _integers(0), norms, **constants, BLOCK=_BLOCK)
+        partial, sums = Pointer([None] * results), Pointer([Recorded.constant(0.0, torch.float64)] * results)
+        kernel(scalars, tensors, pieces, partial, _integers(0), sums, **self._constants(variant), BLOCK=_BLOCK)
         numbers = [total.node.operands[1].operands[0] for total in partial.memory]
-        numbers = [number.operands[0] if number.op == "to_float64" else number for number in numbers]
-        return dict(zip(("normed_base", "normed"), numbers))
+        return [number.operands[0] if number.op == "to_float64" else number for number in numbers]
 
     def _constants(self, variant):
         """Return the compile-time arguments of a kernel."""

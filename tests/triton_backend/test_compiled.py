@@ -39,6 +39,8 @@ if importlib.util.find_spec("triton") is not None and "TRITON_INTERPRET" not in 
         variants.Step(rule("sgd", 1), in_blocks("float32", "sgd", 1)),
         variants.Step(rule("adam", 2), in_blocks("bfloat16", "adam", 2)),
         variants.TrustNorms(rule("lamb", 2), in_blocks("bfloat16", "lamb", 2)),
+        variants.DirectionSquares(rule("sgd", 1), in_blocks("bfloat16", "sgd", 1), "momentum"),
+        variants.DirectionSquares(rule("adam", 2), Formats.of("bfloat16"), "gradient"),
     ]
 else:
     TARGETS, FEW = (), []
@@ -64,6 +66,11 @@ def arrays(variant):
     moments = [BYTES[formats.signed if buffer.signed else formats.unsigned] for buffer in variant.rule.buffers]
     if isinstance(variant, variants.TrustNorms):
         return [base, param, grad] + (moments if variant.rule.spec.name == "lamb" else []), []
+    if isinstance(variant, variants.DirectionSquares):
+        if variant.along == "momentum":
+            return moments[:1], []
+        # The update is that of the averaged gradient.
+        return [base, param, grad] + (moments if variant.along == "update" else [grad, *moments[1:]]), []
     # Both gradients; the moments, of which the first half of an extragradient step needs Adam's second one only.
     updates = variant.phase is Phase.UPDATE
     loads = [base, grad, grad] + (moments if updates else moments[1:])

@@ -56,6 +56,8 @@ def test_sharded_parameters():
 CHOSEN = [
     "test_amp.py::test_steps_are_those_of_an_unscaled_run[triton-(2,)-float32-extragradient]",
     "test_clipping.py::test_norm_of_gradients_of_any_layout[triton-with_gaps]",
+    "test_direction_norm.py::test_distance_is_the_radius[triton-adam-past_gradient]",
+    "test_direction_norm.py::test_momentum_is_divided_by_the_norm_before_the_step[triton-ExtrapSGD-uint8]",
     "test_capturable.py::test_tensors_give_the_bits_of_numbers[triton-ExtrapAdamW]",
     "test_capture.py::test_memory_of_a_plan_outlives_it_if_it_was_captured[True-triton]",
     "test_edge_cases.py::test_default_device_does_not_matter[triton]",

@@ -9,7 +9,7 @@ import itertools
 import helpers
 import pytest
 import torch
-from parts import Part, step_parts
+from parts import Part, launch_of, step_parts
 
 from extrap_kernels.launch import Phase
 from extrap_kernels.state.formats import STATE_FORMATS
@@ -125,6 +125,19 @@ def test_local_gradients_of_another_dtype(local_dtype):
     helpers.assert_same_bits(results[1], results[0])
 
 
+def measure_directions(part, optimizer):
+    """All whose norm may be asked for."""
+    for along in ("momentum", "past_update", "past_gradient"):
+        group = {**optimizer.param_groups[0], "extrapolation": along, "extrap_norm": "global"}
+        try:
+            optimizer.check_group(group)
+        except ValueError:
+            continue
+        part.take_gradients(group["params"])
+        launch = launch_of(group, part.executor)
+        part.executor.add_direction_square_sum(launch, torch.zeros((), dtype=torch.float64))
+
+
 def test_what_a_step_asks_for_is_enumerated(monkeypatch):
     """So that the kernels that test_compiled.py compiles are all that there are."""
     from extrap_kernels.triton_kernels import variants
@@ -148,6 +161,8 @@ def test_what_a_step_asks_for_is_enumerated(monkeypatch):
             part = Part(TritonExecutor, optimizer, everything, everything, grad_dtype)
             for phase in Phase if perturbation["noise"] is None else [Phase.UPDATE]:
                 step_parts([[part]], optimizer, phase=phase)
+            if perturbation["noise"] is None:
+                measure_directions(part, optimizer)
         optimizer.local_gradients = {params[0]: torch.zeros_like(params[0], dtype=torch.float32)}
         helpers.train(optimizer, steps=1)
     assert asked == set(variants.every_variant())
@@ -157,6 +172,7 @@ LAUNCHES = {
     "sgd": ({"momentum": 0.9, "noise": "uniform"}, ["Step"]),
     "rms": ({"noise": "gaussian", "noise_scale": "filter"}, ["SquareSums", "Step"]),
     "clipped": ({"max_grad_norm": 1.0}, ["SquareSums", "Step"]),
+    "divided": ({"extrap_norm": "global"}, ["DirectionSquares", "Step"]),
     "lars": ({}, ["TrustNorms", "Step"]),
     "lamb": ({}, ["TrustNorms", "Step"]),
 }
@@ -192,14 +208,15 @@ def test_launches_of_a_step(monkeypatch, name):
     for _ in range(2):
         copied.append([])
         optimizer.step()
-    assert launched == expected * 2 and [first for first, *_ in copied] == [True, False]
-    if name != "clipped":  # whose clip factor has an address, which may be a new one
+    again = name == "divided"  # whose launches have an inner learning rate each
+    assert launched == expected * 2 and [first for first, *_ in copied] == [True, again]
+    if name not in ("clipped", "divided"):  # whose factors have addresses, which may be new ones
         assert copied == [[True], [False]]
     params[1].grad = params[1].grad.clone()
     params[5].grad = params[5].grad.clone()
     copied.append([])
     optimizer.step()
-    assert [first for first, *_ in copied] == [True, False, True]
+    assert [first for first, *_ in copied] == [True, again, True]
     optimizer.param_groups[0]["lr"] = 0.2
     copied.append([])
     optimizer.step()

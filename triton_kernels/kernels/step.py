@@ -12,7 +12,12 @@ import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.buffers import load_buffers, store_buffers
-from extrap_kernels.triton_kernels.kernels.direction import extrapolated, extrapolation, returns_to_base
+from extrap_kernels.triton_kernels.kernels.direction import (
+    extrapolated,
+    extrapolated_gradient,
+    extrapolation,
+    returns_to_base,
+)
 from extrap_kernels.triton_kernels.kernels.formats import load, square_root, store
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
 from extrap_kernels.triton_kernels.kernels.noise import noise_of, rounding_bits, with_noise
@@ -97,13 +102,16 @@ def step_elements(
             l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
         if PHASE == "extrapolate":
-            y = x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr
+            y = tl.where(e.moves, x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr, x)
         else:
-            u, z, buffers = DIRECTION(rule, g, l, x, buffers)
+            u, z, buffers = DIRECTION(rule, g, extrapolated_gradient(e, g, l), x, buffers)
             if not ROUNDS:
                 store_buffers(t, start, left, buffers, None, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
             x = x * update.shrink - u * update.lr
-            y = extrapolated(e, x, u, z)
+            m = u
+            if BUFFERS > 0:
+                m = buffers[0]
+            y = extrapolated(e, x, u, z, m)
             if NOISE is not None:
                 if noise.place.first >= 0:
                     y = with_noise(noise, y, l, start, NOISE, SHARDED, BLOCK, ALIGNED)
