@@ -36,8 +36,8 @@ struct Exponents {
   template <class Elements>
   EXTRAP_HD void store(uint8_t* to, const Elements& part) const {
     EXTRAP_UNROLL
-    for (int k = 0; k < (part.in_one_access() ? 1 : kCount); ++k)
-      if (part.has(k) && part[k] % kBlockNumbers == 0)
+    for (int k = 0; k < kCount; ++k)
+      if ((k == 0 || !part.in_one_access()) && part.has(k) && part[k] % kBlockNumbers == 0)
         cuda::store(to + part[k] / kBlockNumbers, static_cast<uint8_t>(of[k]));
   }
 };
@@ -102,8 +102,9 @@ struct PendingCodes {
       for (int k = 1; k < kCount; ++k) largest[0] = largest[k] > largest[0] ? largest[k] : largest[0];
     }
     EXTRAP_UNROLL
-    for (int k = 0; k < (part.stride == 1 ? 1 : kCount); ++k)
-      largest[k] += is_signed ? BlockCodec<kSigned>::kAdded : BlockCodec<kUnsigned>::kAdded;
+    for (int k = 0; k < kCount; ++k)
+      if (k == 0 || part.stride != 1)
+        largest[k] += is_signed ? BlockCodec<kSigned>::kAdded : BlockCodec<kUnsigned>::kAdded;
   }
 
   template <class Elements>
