@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"## ([^\n]+)\n(?:(?!\n## ).)*?```python\n(.*?)```", PAGE,
 
 
 def test_every_example_is_found():
-    assert len(EXAMPLES) == PAGE.count("```python") == 5
+    assert len(EXAMPLES) == PAGE.count("```python") == 6
 
 
 @pytest.mark.parametrize(("title", "code"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
