@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from bench import compare, figures, machine, plots, profile, report, static, workloads
+from bench import compare, figures, machine, plots, profile, release, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import host_seconds, interleaved, seconds
 
@@ -87,6 +87,10 @@ def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
     if wanted("Growth"):
         rows, exponent = figures.growth(arguments.rounds, arguments.large, arguments.device)
         add(f"Growth: ExtrapSGD, bf16, one tensor; from 16M on, time grows with the power {exponent:.2f} of size", rows)
+    if wanted("Release"):
+        rows, numel = release.peaks(arguments.device)
+        of = f"{numel:,} parameters, {release.TOKENS} tokens, next to parameters and state"
+        add(f"Release of gradients: peak memory of a training step with AdamW, {of}", rows)
     if device.type != "cpu":
         return sections
     if wanted("Instruction sets"):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+VOCABULARY = 50257  # of GPT-2
 
 
 def resnet50() -> list[Shape]:
@@ -30,7 +31,7 @@ def resnet50() -> list[Shape]:
 
 def gpt2(width: int = 768, layers: int = 12) -> list[Shape]:
     """GPT-2 (Radford et al. 2019); by default its smallest size: 148 tensors, 124 million numbers."""
-    vocabulary, context = 50257, 1024
+    vocabulary, context = VOCABULARY, 1024
     norm: list[Shape] = [(width,), (width,)]
     attention: list[Shape] = [(width, 3 * width), (3 * width,), (width, width), (width,)]
     feed_forward: list[Shape] = [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]

@@ -14,7 +14,17 @@ if not _checkout.replaced_by_installed_copy(__name__):
     from extrap_kernels.grouping import param_groups
     from extrap_kernels.lamb import ExtrapLAMB
     from extrap_kernels.lars import ExtrapLARS
+    from extrap_kernels.release import GradientRelease, release_gradients
     from extrap_kernels.sgd import ExtrapSGD
 
-__all__ = ["ExtrapAdam", "ExtrapAdamW", "ExtrapLAMB", "ExtrapLARS", "ExtrapSGD", "param_groups"]
+__all__ = [
+    "ExtrapAdam",
+    "ExtrapAdamW",
+    "ExtrapLAMB",
+    "ExtrapLARS",
+    "ExtrapSGD",
+    "GradientRelease",
+    "param_groups",
+    "release_gradients",
+]
 __version__ = "0.1.0"

@@ -144,6 +144,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             # One that touches no gradient, as Lightning's manual optimization passes it, evaluates nothing.
             if twice and not _are_same(self._gradients(), before):
                 self._take_second_gradient(closure)
+        release = self.stepper.in_backward
+        if release is not None:
+            release.begin_step()
         self._require_extrapolated()
         if skipped:
             self._skip()
@@ -153,7 +156,17 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             if self.stepper.extrapolated:
                 self._return_to_base(only_without_gradient=True)
         self.local_gradients.clear()
+        if release is not None:
+            release.end_step()
         return loss
+
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
+    def step_early(self, number: int, positions: tuple[int, ...]) -> None:
+        """Step the parameters at ``positions`` of group ``number``, in advance of :meth:`step`, which steps the others.
+
+        For :func:`extrap_kernels.release_gradients`: it clears their gradients, so that nobody steps them twice.
+        """
+        self._run([number], Phase.UPDATE, None, positions=positions)
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def extrapolate(self, grad_scale: Union[float, Tensor, None] = None) -> None:
@@ -233,6 +246,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         phase: Phase,
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
+        positions: Optional[tuple[int, ...]] = None,
     ) -> None:
         if not self.stepper.running.acquire(blocking=False):
             raise RuntimeError(
@@ -241,7 +255,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             )
         try:
             with torch.no_grad():
-                self.stepper.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf)
+                self.stepper.grad_norm = self.stepper.run(self, groups, phase, grad_scale, found_inf, positions)
         except BaseException:
             self.stepper.release()
             raise

@@ -22,9 +22,11 @@ from extrap_kernels.watch import Watch
 
 if TYPE_CHECKING:
     from extrap_kernels.optimizer import ExtrapOptimizer
+    from extrap_kernels.release import GradientRelease
 
 
 _Work = tuple[Executor, Launch]
+_Positions = Optional[tuple[int, ...]]
 
 
 class Stepper:
@@ -39,6 +41,8 @@ class Stepper:
         grad_norm: see ``ExtrapOptimizer.grad_norm``.
         extrapolated: numbers of the param groups that are between the halves of an extragradient step.
         watch: notices changes of parameters between steps.
+        in_backward: what steps parameters before ``step()``, or None; see
+            :func:`extrap_kernels.release.release_gradients`.
         running: held while the tensors of a step are bound, whatever becomes of the plans meanwhile.
     """
 
@@ -46,12 +50,13 @@ class Stepper:
         self.grad_norm: Union[float, Tensor, None] = None
         self.extrapolated: set[int] = set()
         self.watch = Watch()
+        self.in_backward: Optional[GradientRelease] = None
         self.running = threading.Lock()
         self.release()
 
     def release(self) -> None:
         """Let go of the plans, and so of every tensor that they have bound."""
-        self._plans: dict[int, backends.GroupPlan] = {}
+        self._plans: dict[Any, backends.GroupPlan] = {}
         self._reader: Any = None
         self.on_device: Optional[bool] = None
 
@@ -60,6 +65,8 @@ class Stepper:
         self.release()
         self.extrapolated.clear()
         self.watch.reset()
+        if self.in_backward is not None:
+            self.in_backward.restart()
 
     def run(
         self,
@@ -68,8 +75,9 @@ class Stepper:
         phase: Phase,
         grad_scale: Union[float, Tensor, None],
         found_inf: Optional[Tensor] = None,
+        positions: _Positions = None,
     ) -> Union[float, Tensor, None]:
-        """Step the param groups ``groups``.
+        """Step the param groups ``groups``, or a part of one.
 
         Args:
             optimizer: whose parameters are stepped.
@@ -77,6 +85,8 @@ class Stepper:
             phase: a whole step, or the first half of an extragradient step.
             grad_scale: factor that GradScaler multiplied the gradients by; None means 1.
             found_inf: see :class:`extrap_kernels.launch.GradScaling`; only read on the device.
+            positions: of the parameters that are stepped, in the only group (default: None, all of all groups). Each
+                part has a plan of its own.
 
         Returns:
             The norm of the unscaled gradients, or None if no group bounds it.
@@ -88,7 +98,7 @@ class Stepper:
             if optimizer.param_groups[i]["extrap_norm"] is not None:
                 direction_norm.check(optimizer.rule.SPEC, optimizer.param_groups[i])
         self.watch.compare(optimizer)
-        executors = self.bind(optimizer, groups)
+        executors = self.bind(optimizer, groups, positions)
         on_device = bool(self.on_device)
         scale = 1.0 if grad_scale is None else grad_scale if on_device else float(grad_scale)
         if found_inf is not None and not on_device and float(found_inf) != 0.0:
@@ -105,7 +115,7 @@ class Stepper:
             scaling = GradScaling(scale, clip, found_inf if on_device else None)
             rank = 0 if group["noise"] is None else noise_rank(optimizer)
             divided = divided or (group["extrap_norm"] is not None and direction_norm.divides(group, phase))
-            for executor in self._plans[i].executors:
+            for executor in self._plans[_key(i, positions)].executors:
                 device = executor.device if executor.on_device else None
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
                 work += [(executor, launch)]
@@ -116,10 +126,11 @@ class Stepper:
             executor.run(launch)
         if on_device and any([capture.is_capturing(executor.device) for executor in executors]):
             capture.keep(scalars, grad_scale, found_inf, [*optimizer.local_gradients.values()])
-        self.watch.note(optimizer)
+        if positions is None:  # else others are stepped before the user can change anything
+            self.watch.note(optimizer)
         return norm
 
-    def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int]) -> list[Executor]:
+    def bind(self, optimizer: ExtrapOptimizer, groups: Sequence[int], positions: _Positions = None) -> list[Executor]:
         """Bind the plans of ``groups`` to the tensors of this step, making plans if needed; return their executors."""
         states = None
         if self._reader is not None:
@@ -129,18 +140,18 @@ class Stepper:
             states = self._read_anew(optimizer)
         stale: list[int] = []
         for i in groups:
-            if not self._is_bound(optimizer, i, states):
+            if not self._is_bound(optimizer, i, positions, states):
                 stale.append(i)
         for i in stale:
             backends.check_gradients(optimizer, i)
         for i in stale:
-            self._plans[i] = backends.GroupPlan(optimizer, i, states)
-            if not self._is_bound(optimizer, i, states):
+            self._plans[_key(i, positions)] = backends.GroupPlan(optimizer, i, states, positions)
+            if not self._is_bound(optimizer, i, positions, states):
                 raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
         executors: list[Executor] = []
         changed, self.on_device = False, True
         for i in groups:
-            plan = self._plans[i]
+            plan = self._plans[_key(i, positions)]
             executors += plan.executors
             self.on_device = self.on_device and plan.on_device
             changed, plan.state_changed = changed or plan.state_changed, False
@@ -154,11 +165,12 @@ class Stepper:
         states: backends.States = self._reader.read(optimizer.state, optimizer.param_groups)
         return states
 
-    def _is_bound(self, optimizer: ExtrapOptimizer, i: int, states: backends.States) -> bool:
+    def _is_bound(self, optimizer: ExtrapOptimizer, i: int, positions: _Positions, states: backends.States) -> bool:
         """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
-        if i not in self._plans or not self._plans[i].fits(optimizer, optimizer.param_groups[i]):
+        plan = self._plans.get(_key(i, positions))
+        if plan is None or not plan.fits(optimizer, optimizer.param_groups[i]):
             return False
-        return self._plans[i].bind(states, optimizer.local_gradients)
+        return plan.bind(states, optimizer.local_gradients)
 
     @staticmethod
     def _gradient_norm(
@@ -170,6 +182,10 @@ class Stepper:
             scale = scale.to(total.device, non_blocking=True)
         norm = total.sqrt() / scale
         return norm if on_device else float(norm)
+
+
+def _key(number: int, positions: _Positions) -> Any:
+    return number if positions is None else (number, positions)
 
 
 def _measured(optimizer: ExtrapOptimizer, work: list[_Work], divided: bool, on_device: bool) -> list[_Work]:

@@ -77,6 +77,7 @@ class GroupPlan:
         owner: the optimizer.
         number: index of the group in the optimizer.
         states: the state of every parameter of the optimizer; what is created is put into it.
+        positions: of the parameters in the group that the plan is for (default: None, all of them).
 
     Attributes:
         executors: the executors of the buckets.
@@ -88,8 +89,9 @@ class GroupPlan:
         RuntimeError: the chosen backend does not support a parameter of the group.
     """
 
-    def __init__(self, owner: Owner, number: int, states: States) -> None:
+    def __init__(self, owner: Owner, number: int, states: States, positions: Optional[tuple[int, ...]] = None) -> None:
         group = owner.param_groups[number]
+        params = group["params"]
         self._key = self._key_of(owner, group)
         self._state, self._owners = owner.state, owner.base_owners
         self._holds_base = options.holds_base(group)
@@ -101,10 +103,10 @@ class GroupPlan:
         self.on_device = True
         self._unplain: list[Tensor] = []  # lazy, sparse or nested: nothing to step as long as they have no gradient
         entries: dict[tuple[Any, ...], list[ParamEntry]] = defaultdict(list)
-        turn = turns([local_part(param) for param in group["params"]])
+        turn = turns([local_part(param) for param in params])
         first = sum(len(before["params"]) for before in owner.param_groups[:number])
-        for i, param in enumerate(group["params"]):
-            name = describe(group, number, i)
+        for i in range(len(params)) if positions is None else positions:
+            param, name = params[i], describe(group, number, i)
             if not is_plain(param):
                 self._unplain.append(param)
                 continue
