@@ -26,6 +26,8 @@ from bench.measure import host_seconds, interleaved, seconds
 
 GENERATED = Path(__file__).parents[1] / "docs" / "generated"
 COPY = "y.copy_(x)"
+# Tables that compare no steps; the last three are for the CPU.
+OTHERS = ("Host overhead", "Growth", "Release", "Instruction sets", "Memory", "First step")
 Row = dict[str, Any]
 
 
@@ -79,6 +81,9 @@ def _sections(arguments: argparse.Namespace) -> list[tuple[str, list[Row]]]:
 
     device = torch.device(arguments.device)
     chosen = cases(arguments.rounds, arguments.large, device)
+    titles = [*(case.title for case in chosen), *OTHERS[: None if device.type == "cpu" else 3]]
+    if not any(wanted(title) for title in titles):
+        sys.exit(f"Invalid --only value: {arguments.only!r} is in no title; the tables are:\n  " + "\n  ".join(titles))
     for case in track([case for case in chosen if wanted(case.title)], "Cases"):
         numel = workloads.numel_of(case.shapes)
         add(f"{case.title}: {len(case.shapes):,} tensors, {numel:,} parameters", _table(case, arguments))
@@ -167,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="*", type=Path, help="the two files that are compared")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=11, help="timed rounds of a case that takes long (default: 11)")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only tables whose title has it")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="only tables whose title has it; a wrong one lists all"
+    )
     parser.add_argument("--without", metavar="REGEX", help="leave out rows whose name has this regular expression")
     parser.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")

@@ -89,6 +89,7 @@ def _memory(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run the command named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m extrap_kernels", description=__doc__)
+    parser.add_argument("--version", action="version", version=extrap_kernels.__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print what is available here")
     test = commands.add_parser("selftest", help="compare a backend with the reference on this machine")

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,3 +138,12 @@ def test_info_command(monkeypatch, capsys):
     for name in backends.BACKENDS:
         (line,) = (line for line in lines if line.split()[0] == name)
         assert ("not available: " in line) == (name in MISSING)
+
+
+def test_version(monkeypatch, capsys):
+    """What the command prints is what the package is built as."""
+    monkeypatch.setattr(sys, "argv", ["extrap_kernels", "--version"])
+    with pytest.raises(SystemExit, match="^0$"):
+        main()
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'\nversion = "{capsys.readouterr().out.strip()}"\n' in project

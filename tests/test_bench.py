@@ -201,6 +201,14 @@ def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
     assert set(machine.describe(torch.device("cpu"))) < set(written["about"])
 
 
+def test_tables_that_do_not_exist_are_an_error(monkeypatch, tmp_path):
+    out = tmp_path / "bench.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "nonsense", "--json", str(out)])
+    with pytest.raises(SystemExit, match=r"(?s)--only value: 'nonsense'.* AdamW, ResNet-50, fp32\n.* First step"):
+        main()
+    assert not out.exists()
+
+
 @pytest.fixture
 def compared(monkeypatch, tmp_path):
     """Compares two files whose tables have a time of each baseline, by case."""
