@@ -56,7 +56,7 @@ class Stepper:
 
     def release(self) -> None:
         """Let go of the plans, and so of every tensor that they have bound."""
-        self._plans: dict[Any, backends.GroupPlan] = {}
+        self._plans: dict[Any, backends.GroupPlan] = {}  # by number of the group, or number and positions
         self._reader: Any = None
         self.on_device: Optional[bool] = None
 
@@ -115,7 +115,7 @@ class Stepper:
             scaling = GradScaling(scale, clip, found_inf if on_device else None)
             rank = 0 if group["noise"] is None else noise_rank(optimizer)
             divided = divided or (group["extrap_norm"] is not None and direction_norm.divides(group, phase))
-            for executor in self._plans[_key(i, positions)].executors:
+            for executor in self._plans[i if positions is None else (i, positions)].executors:
                 device = executor.device if executor.on_device else None
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
                 work += [(executor, launch)]
@@ -145,13 +145,14 @@ class Stepper:
         for i in stale:
             backends.check_gradients(optimizer, i)
         for i in stale:
-            self._plans[_key(i, positions)] = backends.GroupPlan(optimizer, i, states, positions)
+            key = i if positions is None else (i, positions)
+            self._plans[key] = backends.GroupPlan(optimizer, i, states, positions)
             if not self._is_bound(optimizer, i, positions, states):
                 raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
         executors: list[Executor] = []
         changed, self.on_device = False, True
         for i in groups:
-            plan = self._plans[_key(i, positions)]
+            plan = self._plans[i if positions is None else (i, positions)]
             executors += plan.executors
             self.on_device = self.on_device and plan.on_device
             changed, plan.state_changed = changed or plan.state_changed, False
@@ -167,10 +168,10 @@ class Stepper:
 
     def _is_bound(self, optimizer: ExtrapOptimizer, i: int, positions: _Positions, states: backends.States) -> bool:
         """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
-        plan = self._plans.get(_key(i, positions))
-        if plan is None or not plan.fits(optimizer, optimizer.param_groups[i]):
+        key = i if positions is None else (i, positions)
+        if key not in self._plans or not self._plans[key].fits(optimizer, optimizer.param_groups[i]):
             return False
-        return plan.bind(states, optimizer.local_gradients)
+        return self._plans[key].bind(states, optimizer.local_gradients)
 
     @staticmethod
     def _gradient_norm(
@@ -182,10 +183,6 @@ class Stepper:
             scale = scale.to(total.device, non_blocking=True)
         norm = total.sqrt() / scale
         return norm if on_device else float(norm)
-
-
-def _key(number: int, positions: _Positions) -> Any:
-    return number if positions is None else (number, positions)
 
 
 def _measured(optimizer: ExtrapOptimizer, work: list[_Work], divided: bool, on_device: bool) -> list[_Work]:

@@ -41,9 +41,9 @@ struct StepKernel {
   // On a multiprocessor: leaves a thread 64 registers; 80 with norms, noise or blocks, 128 where a number takes two.
   static constexpr bool kIsSmall = Rule::kNorm == Norm::none && !kNoise && !kHasBlocks;
   static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : kIsSmall ? 4 : 3;
-  // Parts that are on their way to a thread at a time where it steps blocks: all of a chunk, for which noise leaves no
-  // registers.
-  static constexpr int kTogether = kNoise ? 1 : kChunk / (kThreads * kPart);
+  // Parts that are on their way to a thread at a time where it steps blocks: all of a chunk if registers suffice.
+  static constexpr bool kFewRegisters = !kNoise && (kBuffers < 2 || sizeof(P) + sizeof(G) <= sizeof(A));
+  static constexpr int kTogether = kFewRegisters ? kChunk / (kThreads * kPart) : 1;
 
   // A part of a tensor, addressed from its beginning: within it 32 bits are enough.
   struct Chunk {
@@ -124,7 +124,7 @@ struct StepKernel {
     t.stride = table.get<int64_t>(kStride, i);
   }
 
-  static EXTRAP_HD void set_noise(const LaunchTable& table, const Shared& s, Prepared& now) {
+  static EXTRAP_HD_OUT_OF_LINE void set_noise(const LaunchTable& table, const Shared& s, Prepared& now) {
     const bool scaled = table.has(kSlot);
     const uint32_t slot = scaled ? table.get<uint32_t>(kSlot, now.number) : 0;
     now.noisy = slot != kNoSlot;
