@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,6 +139,7 @@ class GradientRelease:
         self.lock = threading.Lock()  # autograd has a thread for each device
         self._deferring = False
         self._stepped: set[Tensor] = set()
+        self._averaging: set[Tensor] = set()
         self._handles: list[Any] = []
         if not self._released():
             raise ValueError("the optimizer steps no parameter of the model that takes a gradient; pass its model")
@@ -179,7 +180,7 @@ class GradientRelease:
     def restart(self) -> None:
         """Begin a step, with buckets of the parameters that the optimizer has now."""
         self._unhook()
-        self._stepped.clear()
+        self._forget()
         self._known = self._hookable()
         released = self._released()
         self._places = {param: (number, i) for number, i, param in released}
@@ -188,6 +189,10 @@ class GradientRelease:
         for bucket in self._buckets:
             for param in bucket.params:
                 self._handles.append(param.register_post_accumulate_grad_hook(_Hook(this, bucket)))
+
+    def _forget(self) -> None:
+        self._stepped.clear()
+        self._averaging.clear()
 
     def _unhook(self) -> None:
         for handle in self._handles:
@@ -242,16 +247,20 @@ class GradientRelease:
         for number, of_group in members.items():
             self._step(_Bucket.of(number, of_group))
 
+    def expect(self, params: Iterable[Tensor]) -> None:
+        """Note that DDP averages the gradients of ``params``: all workers must refuse a second one alike."""
+        self._averaging.update(params)
+
     def takes(self, param: Tensor) -> bool:
         """Whether ``param`` is stepped here.
 
         Raises:
             RuntimeError: it has been stepped already.
         """
-        if param in self._stepped:
+        if param in self._stepped or param in self._averaging:
             raise RuntimeError(
-                f"{name_of(self._optimizer, param)} got a second gradient in one step, but release_gradients() has "
-                "stepped it with the first. Call optimizer.step() after each backward; to accumulate gradients, put "
+                f"{name_of(self._optimizer, param)} got a second gradient in one step, but release_gradients() "
+                "steps it with the first. Call optimizer.step() after each backward; to accumulate gradients, put "
                 "all backward passes of a step but the last inside `with release.deferred():`. Activation "
                 "checkpointing of a shared parameter needs use_reentrant=False"
             )
@@ -299,7 +308,7 @@ class GradientRelease:
         """Begin the next step; with other buckets if parameters were exchanged, frozen or thawed."""
         if self._known != self._hookable():
             return self.restart()
-        self._stepped.clear()
+        self._forget()
         for bucket in self._buckets:
             bucket.missing.update(bucket.params)
         return None

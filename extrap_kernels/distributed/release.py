@@ -60,6 +60,7 @@ class _Buckets:
         gradients = {p: g for p, g in zip(bucket.parameters(), bucket.gradients()) if release.takes(p)}
         for param in gradients:
             param.grad = None
+        release.expect(gradients)
         waiting, self._waiting = self._waiting, [_Averaged(gradients, done)]
         for averaged in waiting:
             if averaged.done.done():

@@ -21,8 +21,8 @@ def build(engine, rule, backend, options, ddp):
     return model, RULES[rule].optimizer(groups, lr=0.1, backend=backend, **options)
 
 
-def passes(model, release, engine, accumulate, t):
-    """Backward passes of a step; all but the last are deferred, as each engine does it or by the release."""
+def passes(model, engine, accumulate, t):
+    """Backward passes of a step; the engine reduces the gradients in the last one only, which defers the release."""
     for k in range(accumulate):
         last = k == accumulate - 1
         if engine == "ddp" and not last:
@@ -40,7 +40,7 @@ def train_beside_plain(engine, rule, backend, options, ddp=None, accumulate=1):
     releases = [None, release_gradients(*runs[1], bucket_mb=1e-4)]
     for t in range(4):
         for (model, optimizer), release in zip(runs, releases):
-            passes(model, release, engine, accumulate, t)
+            passes(model, engine, accumulate, t)
             if release is not None:
                 early = len(release._stepped)
                 if engine != "ddp":
@@ -71,4 +71,8 @@ def refusals():
     model, optimizer = build("ddp", "sgd", "reference", {}, {})
     register_local_gradient_hook(model, optimizer)
     messages.append(_error(lambda: release_gradients(model, optimizer)))
+    model, optimizer = build("ddp", "sgd", "reference", {}, {})
+    release_gradients(model, optimizer)
+    loss_of(model, 0).backward()
+    messages.append(_error(lambda: loss_of(model, 0).backward()))
     return messages

@@ -29,6 +29,7 @@ def test_ddp(processes, backend, views, accumulate):
 
 
 def test_ddp_refusals(processes):
-    for unused, static, hooked in processes(2).run(release_worker.refusals):
+    for unused, static, hooked, second in processes(2).run(release_worker.refusals):
         assert "find_unused_parameters" in unused and "find_unused_parameters" in static
         assert "communication hook of DDP" in hooked
+        assert "got a second gradient in one step" in second
