@@ -137,11 +137,18 @@ def _by_function(text: str) -> list[tuple[str, str]]:
     return [(part.split(None, 1)[0], part) for part in text.split("Function : ")[1:]]
 
 
+def parts_together(name: str) -> int:
+    """Return how many parts a step kernel for moments in 8 bits has on their way at a time: kTogether."""
+    _, rule, param, gradient, *_ = name.split()
+    one_buffer = rule not in ("Adam", "Lamb")
+    return 1 if name.endswith("noise") or not (one_buffer or "16" in param and "16" in gradient) else 2
+
+
 def _instructions(name: str, code: str) -> dict[str, float]:
     bits, elements = (128, 2) if "fp64" in name else (64, 4)  # of a tile, and of a part: kPart of step_kernel.h
     if "8-bit" in name:
         bits = 32  # codes; exponents are narrower
-        elements = 4 if name.endswith("noise") else 8  # kTogether parts
+        elements *= parts_together(name)
     ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
     return {noise: sass.fewest_instructions(code, bits, operands) / elements for noise, operands in ways.items()}
 
