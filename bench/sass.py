@@ -119,13 +119,19 @@ def _blocks(instructions: Sequence[tuple[int, str]], bits: Mapping[int, int]) ->
 
 
 def _reached(instructions: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Leave out what only calls lead to."""
-    blocks, reached, waiting = _blocks(instructions, {}), set(), [instructions[0][0]]
+    """Leave out what only calls lead to. What comes after a call is reached by its return."""
+    blocks = _blocks(instructions, {})
+    returns = {at: after for (at, text), (after, _) in zip(instructions, instructions[1:]) if "CALL" in text}
+    last, begin = {}, instructions[0][0]
+    for at, _ in instructions:
+        begin = at if at in blocks else begin
+        last[begin] = at
+    reached, waiting = set(), [instructions[0][0]]
     while waiting:
         at = waiting.pop()
         if at in blocks and at not in reached:
             reached.add(at)
-            waiting += blocks[at].followers
+            waiting += [*blocks[at].followers, *([returns[last[at]]] if last[at] in returns else [])]
     begin, kept = instructions[0][0], []
     for at, text in instructions:
         begin = at if at in blocks else begin
