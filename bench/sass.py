@@ -15,6 +15,8 @@ _OPTIONAL_LOADS = 2
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+([^;]*\S)\s*;")
 # A predicate stands before a branch, or before its target.
 _BRANCH = re.compile(r"(@\S+ )?BRA(?:\.\S+)? (.*)(0x[0-9a-f]+)$")
+# Those that a rule asks for: roots and divisions are made of others, fused ones, and of some that flush.
+_ARITHMETIC = re.compile(r"(@\S+ )?[FD](ADD|MUL) ")
 _END = re.compile(r"(@\S+ )?(?:CALL|RET|EXIT)\b")
 
 
@@ -24,11 +26,13 @@ class Block(NamedTuple):
     Attributes:
         length: how many.
         marks: a bit for each of them that is looked for.
+        arithmetic: how many add or multiply.
         followers: where the blocks begin that may run next; what is called or returned to is not followed.
     """
 
     length: int
     marks: int
+    arithmetic: int
     followers: list[int]
 
 
@@ -42,7 +46,7 @@ class Loop(NamedTuple):
     blocks: set[int]
 
 
-def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = ()) -> int:
+def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = (), arithmetic: int = 0) -> int:
     """Return the length of the shortest path through the loop over parts that loads and stores the tiles of a part.
 
     Whether options lead along that path is not looked at. Slow paths of divisions and roots are not on it, nor what is
@@ -52,6 +56,8 @@ def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = ()
         code: a step kernel.
         least_bits: the width of the narrowest access of a tile.
         operands: the path also has all instructions outside of the loops within that have one of these operands.
+        arithmetic: the path also has as many additions and multiplications. So it is not that of another phase, which
+            computes less and stores the same tiles under a predicate.
 
     Raises:
         ValueError: the code has no such loop or path, or nothing with an operand.
@@ -75,26 +81,32 @@ def fewest_instructions(code: str, least_bits: int, operands: Sequence[str] = ()
     for operand, addresses in zip(operands, marked):
         if not required & _union(bits[at] for at in addresses):
             raise ValueError(f"nothing in the loop over parts has the operand {operand}")
-    length = _shortest({at: blocks[at] for at in inside}, head, required, optional)
+    length = _shortest({at: blocks[at] for at in inside}, head, required, optional, arithmetic)
     if length is None:
-        raise ValueError(f"no path through the loop at {head:#x} has {len(stores)} stores of tiles and {operands}")
+        raise ValueError(
+            f"no path through the loop at {head:#x} has {len(stores)} stores of tiles, {operands} and {arithmetic} "
+            "additions and multiplications"
+        )
     return length
 
 
-def _shortest(blocks: Blocks, head: int, required: int, optional: int) -> Optional[int]:
+def _shortest(blocks: Blocks, head: int, required: int, optional: int, arithmetic: int) -> Optional[int]:
     """Return the length of the shortest path from the head back to it with these marks; two optional ones may lack."""
-    # Dijkstra's algorithm: of what is known, the shortest path is next, with where it leads and its marks.
-    paths, seen = [(0, head, 0)], set()
+    # Dijkstra's algorithm: of what is known, the shortest path is next, with where it leads, its marks, its arithmetic.
+    paths = [(0, head, 0, 0)]
+    most: dict[tuple[int, int], int] = {}
     while paths:
-        length, at, marks = heapq.heappop(paths)
+        length, at, marks, done = heapq.heappop(paths)
         if at == head and length:
-            if not required & ~marks and bin(optional & ~marks).count("1") <= _OPTIONAL_LOADS:
+            lacking = bin(optional & ~marks).count("1")
+            if not required & ~marks and lacking <= _OPTIONAL_LOADS and done >= arithmetic:
                 return length
-        elif (at, marks) not in seen:
-            seen.add((at, marks))
+        elif done > most.get((at, marks), -1):  # else a shorter path has done as much
+            most[at, marks] = done
             block = blocks[at]
             for follower in blocks.keys() & block.followers:
-                heapq.heappush(paths, (length + block.length, follower, marks | block.marks))
+                reached = min(done + block.arithmetic, arithmetic)
+                heapq.heappush(paths, (length + block.length, follower, marks | block.marks, reached))
     return None
 
 
@@ -104,6 +116,7 @@ def _blocks(instructions: Sequence[tuple[int, str]], bits: Mapping[int, int]) ->
     ends = {at: _BRANCH.match(text) or _END.match(text) for at, text in instructions}
     targets = {at: int(end[3], 16) for at, end in ends.items() if end and end.re is _BRANCH}
     begins = {addresses[0], *targets.values(), *(after for at, after in zip(addresses, addresses[1:]) if ends[at])}
+    arithmetic = {at for at, text in instructions if _ARITHMETIC.match(text)}
     blocks = {}
     inside: list[int] = []
     for at, after in zip(addresses, [*addresses[1:], -1]):
@@ -113,7 +126,8 @@ def _blocks(instructions: Sequence[tuple[int, str]], bits: Mapping[int, int]) ->
         end = ends[at]
         is_conditional = end is None or end[1] or at in targets and end[2]
         followers = [*([after] if is_conditional else []), *([targets[at]] if at in targets else [])]
-        blocks[inside[0]] = Block(len(inside), _union(bits.get(each, 0) for each in inside), followers)
+        marks = _union(bits.get(each, 0) for each in inside)
+        blocks[inside[0]] = Block(len(inside), marks, len(arithmetic.intersection(inside)), followers)
         inside = []
     return blocks
 

@@ -13,9 +13,10 @@ import subprocess
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import accesses, baselines, gpu_model, report, sass
 from bench.static import SLOTS, KernelRow
@@ -150,7 +151,44 @@ def _instructions(name: str, code: str) -> dict[str, float]:
         bits = 32  # codes; exponents are narrower
         elements *= parts_together(name)
     ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
-    return {noise: sass.fewest_instructions(code, bits, operands) / elements for noise, operands in ways.items()}
+    arithmetic = elements * arithmetic_of_update(name.split()[1])
+    return {
+        noise: sass.fewest_instructions(code, bits, operands, arithmetic) / elements for noise, operands in ways.items()
+    }
+
+
+class _Arithmetic(TorchDispatchMode):
+    """Counts additions and multiplications."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Optional[dict[str, Any]] = None
+    ) -> Any:
+        name = function.overloadpacket.__name__.rstrip("_")
+        self.count += name in ("add", "sub", "rsub", "mul")
+        return function(*args, **(kwargs or {}))
+
+
+@cache
+def arithmetic_of_update(variant: str) -> int:
+    """Return the additions and multiplications of an element's update without extrapolation, decay and Nesterov.
+
+    As the reference does them, which the kernels follow operation by operation.
+
+    Args:
+        variant: of a rule, such as ``SgdMomentum``.
+    """
+    optimizer_type, options = _step_of(variant)
+    one = torch.ones(1)
+    optimizer = optimizer_type([torch.nn.Parameter(one)], **options)
+    group = {**optimizer.param_groups[0], "weight_decay": 0.0, "nesterov": False}
+    buffers = {buffer.name: one.clone() for buffer in optimizer.rule.SPEC.buffers_of(group)}
+    with _Arithmetic() as counted:
+        optimizer.rule.direction(group, 1, one, one, one, buffers, 1.0)
+    return counted.count + 2  # x - u * lr
 
 
 def bytes_moved(rule: str, dtype: torch.dtype, **options: Any) -> float:

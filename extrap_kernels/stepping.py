@@ -56,7 +56,8 @@ class Stepper:
 
     def release(self) -> None:
         """Let go of the plans, and so of every tensor that they have bound."""
-        self._plans: dict[Any, backends.GroupPlan] = {}  # by number of the group, or number and positions
+        # By number of the group, and positions in it.
+        self._plans: dict[tuple[int, _Positions], backends.GroupPlan] = {}
         self._reader: Any = None
         self.on_device: Optional[bool] = None
 
@@ -115,7 +116,7 @@ class Stepper:
             scaling = GradScaling(scale, clip, found_inf if on_device else None)
             rank = 0 if group["noise"] is None else noise_rank(optimizer)
             divided = divided or (group["extrap_norm"] is not None and direction_norm.divides(group, phase))
-            for executor in self._plans[i if positions is None else (i, positions)].executors:
+            for executor in self._plans[i, positions].executors:
                 device = executor.device if executor.on_device else None
                 launch = Launch.of(group, values, phase=phase, rank=rank, scaling=scaling, device=device)
                 work += [(executor, launch)]
@@ -145,14 +146,13 @@ class Stepper:
         for i in stale:
             backends.check_gradients(optimizer, i)
         for i in stale:
-            key = i if positions is None else (i, positions)
-            self._plans[key] = backends.GroupPlan(optimizer, i, states, positions)
+            self._plans[i, positions] = backends.GroupPlan(optimizer, i, states, positions)
             if not self._is_bound(optimizer, i, positions, states):
                 raise RuntimeError(f"the parameters of group {i} changed while the step was being planned")
         executors: list[Executor] = []
         changed, self.on_device = False, True
         for i in groups:
-            plan = self._plans[i if positions is None else (i, positions)]
+            plan = self._plans[i, positions]
             executors += plan.executors
             self.on_device = self.on_device and plan.on_device
             changed, plan.state_changed = changed or plan.state_changed, False
@@ -168,7 +168,7 @@ class Stepper:
 
     def _is_bound(self, optimizer: ExtrapOptimizer, i: int, positions: _Positions, states: backends.States) -> bool:
         """Bind the plan of group ``i`` to the tensors of this step; False if there is none that fits."""
-        key = i if positions is None else (i, positions)
+        key = i, positions
         if key not in self._plans or not self._plans[key].fits(optimizer, optimizer.param_groups[i]):
             return False
         return self._plans[key].bind(states, optimizer.local_gradients)

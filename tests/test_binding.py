@@ -348,7 +348,7 @@ def test_every_step_is_refused_until_the_running_one_has_returned(native_backend
     """A refused one must not make plans that the next one could run."""
     optimizer, _ = make(native_backend)
     twin, _ = make(native_backend)
-    executor = optimizer.stepper._plans[0].executors[0]
+    executor = optimizer.stepper._plans[0, None].executors[0]
     run = executor.run
 
     def try_to_step_before(launch):
@@ -369,7 +369,7 @@ def test_absent_gradients_are_skipped(native_backend, pattern):
     """The plan stays, and a parameter without a gradient stays as it is."""
     optimizer, params = make(native_backend, momentum=0.9, numel=33)
     twin, twins = make("reference", momentum=0.9, numel=33)
-    plan = optimizer.stepper._plans[0]
+    plan = optimizer.stepper._plans[0, None]
     for t in range(6):
         for k, (p, q) in enumerate(zip(params, twins)):
             present = (t >> k) & pattern
@@ -378,7 +378,7 @@ def test_absent_gradients_are_skipped(native_backend, pattern):
         optimizer.step()
         twin.step()
     helpers.assert_same_bits(helpers.snapshot(optimizer), helpers.snapshot(twin))
-    assert optimizer.stepper._plans[0] is plan
+    assert optimizer.stepper._plans[0, None] is plan
 
 
 def test_nothing_is_held_after_a_step(native_backend):
@@ -402,7 +402,7 @@ def step_beside(optimizer, action, rounds=6):
     for _ in range(rounds):
         for p in params:
             p.grad = torch.ones_like(p)
-        executor = optimizer.stepper._plans[0].executors[0]
+        executor = optimizer.stepper._plans[0, None].executors[0]
         bound, run = threading.Event(), type(executor).run
 
         def run_and_tell(launch, executor=executor, bound=bound, run=run):

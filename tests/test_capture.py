@@ -31,7 +31,7 @@ def make(backend, **options):
 
 
 def executor_of(optimizer):
-    (executor,) = optimizer.stepper._plans[0].executors
+    (executor,) = optimizer.stepper._plans[0, None].executors
     return executor
 
 

@@ -358,7 +358,7 @@ def test_sums_to_share_are_on_the_device_of_the_parameters(backend):
     (param,) = helpers.zoo(backend, names=["vector"])
     optimizer = make(backend, [param])
     helpers.train(optimizer, steps=1)
-    (executor,), group = optimizer.stepper._plans[0].executors, optimizer.param_groups[0]
+    (executor,), group = optimizer.stepper._plans[0, None].executors, optimizer.param_groups[0]
     launch = Launch.of(group, scalars_of(group), device=param.device if executor.on_device else None)
     assert executor.bind([optimizer.state[param]], {}) == []
     with torch.device("meta"):

@@ -46,7 +46,7 @@ def step(optimizer, scale, found_inf, monkeypatch):
     executors = [Recorder(FIRST), Recorder(SECOND)]
     stepper = optimizer.stepper
     monkeypatch.setattr(stepper, "bind", lambda *_: executors)
-    monkeypatch.setattr(stepper, "_plans", {0: SimpleNamespace(executors=executors)})
+    monkeypatch.setattr(stepper, "_plans", {(0, None): SimpleNamespace(executors=executors)})
     monkeypatch.setattr(stepper, "on_device", True)
     return stepper.run(optimizer, [0], Phase.UPDATE, scale, found_inf), executors
 

@@ -29,9 +29,11 @@ constexpr int64_t kStreamingBytes = int64_t{1} << 22;
 void step(StepKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
           const std::vector<Chunk>& chunks, bool streaming, int threads);
 
-// Sum of squares of each tensor's gradient, which has the dtype that the kernel is for.
+// Of what a step of all tensors will extrapolate along: the sum of squares.
 double direction_square_sum(DirectionKernel kernel, const StepConfig& config, const std::vector<TensorEntry>& tensors,
                             const std::vector<Chunk>& chunks, int threads);
+
+// Sum of squares of each tensor's gradient, which has the dtype that the kernel is for.
 std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_size,
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads);

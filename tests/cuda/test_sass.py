@@ -87,6 +87,20 @@ def test_operands_are_on_the_path():
     assert sass.fewest_instructions(assembled(CODE), 64, ["0x7feb352d"]) == 13 + 4
 
 
+def test_arithmetic_is_on_the_path():
+    """One addition is on the shortest path; the second one is where the operand of the test above is."""
+    assert sass.fewest_instructions(assembled(CODE), 64, arithmetic=1) == 13
+    assert sass.fewest_instructions(assembled(CODE), 64, arithmetic=2) == 13 + 4
+    with pytest.raises(ValueError, match="and 3 additions and multiplications"):
+        sass.fewest_instructions(assembled(CODE), 64, arithmetic=3)
+
+
+def test_what_is_called_does_not_count():
+    """Tiles that only a called function moves are of another path."""
+    code = CODE.replace("    MOV R3, R4", "    STG.E.128 [R2.64], R4")
+    assert sass.fewest_instructions(assembled(code), 64) == 13
+
+
 def test_what_is_not_there():
     with pytest.raises(ValueError, match="nothing in the loop over parts has the operand 0x3fff"):
         sass.fewest_instructions(assembled(CODE), 64, ["0x3fff"])

@@ -107,11 +107,11 @@ optimizer = ExtrapSGD([param], lr=0.25, backend="triton")
 for _ in range(2):
     param.grad = torch.ones(2)
     optimizer.step()
-    plan = optimizer.stepper._plans[0]
+    plan = optimizer.stepper._plans[0, None]
 assert (param == 0.25).all()
 param.grad = torch.ones(2)
 optimizer.step()
-assert optimizer.stepper._plans[0] is plan, "planned anew for every step"
+assert optimizer.stepper._plans[0, None] is plan, "planned anew for every step"
 """
 
 

@@ -66,7 +66,7 @@ def steps_with_absent_gradients(backend, rule, options):
             if (k == 0 and t < 2) or (k > 0 and (k + t) % 3 == 0):
                 p.grad = None
         optimizer.step()
-        executors.append(optimizer.stepper._plans[0].executors)
+        executors.append(optimizer.stepper._plans[0, None].executors)
     assert executors[0] == executors[-1], "planned anew"
     return [tree for tree in helpers.snapshot(optimizer)]
 
@@ -103,7 +103,7 @@ def test_gradients_that_come_and_go_cost_one_copy_of_the_table(monkeypatch, rule
     helpers.set_gradients(params, seed=0)
     gradients = [p.grad for p in params]
     optimizer.step()
-    plan, executors = optimizer.stepper._plans[0], list(optimizer.stepper._plans[0].executors)
+    plan, executors = optimizer.stepper._plans[0, None], list(optimizer.stepper._plans[0, None].executors)
     for absent in [(0,), (0,), (0, 1), (), (2,), ()]:
         changes = [p.grad is None for p in params] != [i in absent for i in range(3)]
         for i, p in enumerate(params):
@@ -111,7 +111,7 @@ def test_gradients_that_come_and_go_cost_one_copy_of_the_table(monkeypatch, rule
         copied.clear()
         optimizer.step()
         assert copied == [changes], absent
-    assert optimizer.stepper._plans[0] is plan and list(plan.executors) == executors, "planned anew"
+    assert optimizer.stepper._plans[0, None] is plan and list(plan.executors) == executors, "planned anew"
 
 
 @pytest.mark.parametrize("numels", [[10**8], [768 * 3072] * 48], ids=["one", "many"])
