@@ -1,6 +1,7 @@
 """Gradients, layouts and calls out of the ordinary."""
 
 import itertools
+import math
 
 import helpers
 import pytest
@@ -208,6 +209,22 @@ def test_local_gradients_of_extragradient(backend):
     optimizer.extrapolate()
     assert optimizer.local_gradients == {}
     torch.testing.assert_close(param.detach(), x - 1.0, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("extrapolation", ["past_gradient", "extragradient"])
+@pytest.mark.parametrize("lr", [0.0, 1e-300])
+def test_inner_learning_rate_of_zero_moves_nothing(backend, lr, extrapolation):
+    """Also along what is not finite, and where only the precision of the arithmetic makes it a zero."""
+    (param,) = helpers.zoo(backend, torch.float32, ["vector"])
+    optimizer = ExtrapSGD([param], lr=0.25, extrap_lr=lr, extrapolation=extrapolation, backend=backend)
+    x = param.detach().clone()
+    if extrapolation == "extragradient":
+        param.grad = torch.full_like(param, math.inf)
+        optimizer.extrapolate()
+        helpers.assert_same_bits(param, x)
+    param.grad, optimizer.local_gradients[param] = torch.ones_like(param), torch.full_like(param, math.inf)
+    optimizer.step()
+    helpers.assert_same_bits(param, x - 0.25)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=helpers.describe)

@@ -167,7 +167,9 @@ def step_parameter(
     """
     x, raw, g, l, stored, buffers, decay = _read(rule, layout, launch, entry, state, grad, local)
     group, param, values = launch.group, entry.param, unpack(launch.row)
-    lr, extrap_lr = values["lr"], values["extrap_lr"] * values["extrap_ratio"]
+    lr = values["lr"]
+    # Rounded first: what is 0 in the precision of the arithmetic does not extrapolate.
+    extrap_lr = torch.tensor(values["extrap_lr"] * values["extrap_ratio"], dtype=x.dtype).item()
     step = int(state["step"]) + 1
     scales = rule.SPEC.norm is not None and launch.layer_adaptation
     trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
