@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import accesses, baselines, gpu_model, report, sass
 from bench.static import SLOTS, KernelRow
 from extrap_kernels import _C, selftest
+from extrap_kernels.reference.noise import noise
 
 _STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16", "Block8": "8-bit"}
 # state_dtype by what a kernel's name says of its moments.
@@ -151,14 +152,16 @@ def _instructions(name: str, code: str) -> dict[str, float]:
         bits = 32  # codes; exponents are narrower
         elements *= parts_together(name)
     ways = {"uniform": [_HASH], "gaussian": [_HASH, _ANGLE]} if name.endswith("noise") else {"": []}
-    arithmetic = elements * arithmetic_of_update(name.split()[1])
+    update = arithmetic_of_update(name.split()[1])
     return {
-        noise: sass.fewest_instructions(code, bits, operands, arithmetic) / elements for noise, operands in ways.items()
+        kind: sass.fewest_instructions(code, bits, operands, int(elements * (update + arithmetic_of_noise(kind))))
+        / elements
+        for kind, operands in ways.items()
     }
 
 
 class _Arithmetic(TorchDispatchMode):
-    """Counts additions and multiplications."""
+    """Counts additions and multiplications in single precision."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,9 +170,10 @@ class _Arithmetic(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Optional[dict[str, Any]] = None
     ) -> Any:
+        result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__.rstrip("_")
-        self.count += name in ("add", "sub", "rsub", "mul")
-        return function(*args, **(kwargs or {}))
+        self.count += name in ("add", "sub", "rsub", "mul") and result.dtype == torch.float32
+        return result
 
 
 @cache
@@ -189,6 +193,19 @@ def arithmetic_of_update(variant: str) -> int:
     with _Arithmetic() as counted:
         optimizer.rule.direction(group, 1, one, one, one, buffers, 1.0)
     return counted.count + 2  # x - u * lr
+
+
+@cache
+def arithmetic_of_noise(kind: str) -> float:
+    """Return the additions and multiplications of an element's noise in single precision; ``""`` is no noise.
+
+    As the reference does them: two elements share a word, and what is fused or of integers does not count.
+    """
+    if not kind:
+        return 0
+    with _Arithmetic() as counted:
+        noise(kind, torch.tensor([0, 1]), key=0, parameter=0, step=1)
+    return counted.count / 2 + 2  # y + n * amplitude
 
 
 def bytes_moved(rule: str, dtype: torch.dtype, **options: Any) -> float:
