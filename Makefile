@@ -11,6 +11,7 @@ DEPS := $(VENV)/.deps
 BUILT := $(VENV)/.built
 FOR_TESTS := $(VENV)/.built-for-tests
 ECOSYSTEM := $(VENV)/.ecosystem
+REPRODUCTION := $(VENV)/.reproduction
 # For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
 export EXTRAP_CUDA_ARCHS ?= 80;90;100
 export EXTRAP_WERROR ?= ON
@@ -27,7 +28,7 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 # Tests start many processes, each of which imports torch: without its bytecode, that takes three seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo demo-ddp test test-slow test-exhaustive test-all sanitize lint format bench clean
+.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all sanitize lint format bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
@@ -51,6 +52,11 @@ $(ECOSYSTEM): $(DEPS)
 	$(PY) -m pip install --no-deps timm
 	touch $@
 
+$(REPRODUCTION): $(DEMO_DEPS)
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[reproduction]'
+	cd examples && ../$(PY) -m reproduction fetch
+	touch $@
+
 $(BUILT): $(DEMO_DEPS) setup.py CMakeLists.txt $(CPP)
 	$(if $(shell test -e $(FOR_TESTS) && echo yes),,$(LEAVE_OUT)) $(BUILD)
 	touch $@
@@ -61,6 +67,13 @@ $(FOR_TESTS): $(DEPS) setup.py CMakeLists.txt $(CPP)
 
 demo: $(BUILT)
 	$(PY) examples/demo.py
+
+# Hours; what is done is kept and not done again.
+reproduce: $(BUILT) $(REPRODUCTION)
+	cd examples && OMP_NUM_THREADS=1 ../$(PY) -m reproduction run --threads $(shell nproc)
+
+reproduce-quick: $(BUILT) $(REPRODUCTION)
+	cd examples && OMP_NUM_THREADS=1 ../$(PY) -m reproduction run --threads $(shell nproc) --quick --out ../results
 
 demo-ddp: $(BUILT)
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc-per-node 2 examples/train_ddp.py

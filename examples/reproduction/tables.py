@@ -1,0 +1,179 @@
+"""The page of tables and curves that is made of the results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t  # type: ignore[import-untyped]
+
+from reproduction.comparison import REGIMES, Settings, compared_methods, of_seeds
+from reproduction.methods import METHODS
+from reproduction.results import Results
+from reproduction.training import Trial
+from reproduction.workloads import WORKLOADS
+
+_TITLES = {"tuned": "tuned for each method", "scaled": "scaled by the usual rule"}
+_HEADS = (
+    "method",
+    "lr",
+    "its option",
+    "test loss",
+    "less plain [95%]",
+    "accuracy, %",
+    "steps to target",
+    "largest stable lr",
+    "sharpness",
+    "distance",
+)
+
+
+class Row(NamedTuple):
+    """The trainings of one method in one table, by seed."""
+
+    method: str
+    trials: list[Trial]
+    outcomes: list[dict[str, Any]]
+
+    def column(self, name: str) -> list[Any]:
+        """Return one number of each outcome; None where it is missing."""
+        return [outcome[name] for outcome in self.outcomes]
+
+
+class Difference(NamedTuple):
+    """A mean of paired differences, with the 95% interval of Student's t."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def write(settings: Settings, results: Results, folder: Path) -> None:
+    """Write ``tables.md``, and a plot for each workload and batch size, without what is yet to be run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for workload in settings.workloads:
+        for batch_size in sorted(WORKLOADS[workload].batch_sizes, reverse=True):
+            found = {regime: rows_of(settings, results, workload, batch_size, regime) for regime in REGIMES}
+            if not any(found.values()):
+                continue
+            parts += [_heading(settings, results, workload, batch_size, found)]
+            parts += [_table(settings, results, regime, rows) for regime, rows in found.items() if rows]
+            if found["tuned"]:
+                name = f"{workload}_{batch_size}.png"
+                _plot(found["tuned"], f"{workload}, batch {batch_size}, tuned", folder / name)
+                parts += [f"![Validation loss of the tuned methods against steps]({name})"]
+    (folder / "tables.md").write_text("\n\n".join(["# Tables of the reproduction", *parts]) + "\n", "utf-8")
+
+
+def rows_of(settings: Settings, results: Results, workload: str, batch_size: int, regime: str) -> list[Row]:
+    """Return the methods whose trainings are all there."""
+    rows = []
+    for method in compared_methods(settings, workload, batch_size):
+        trials = of_seeds(settings, results, workload, method, batch_size, regime)
+        if trials is not None and all(trial in results for trial in trials):
+            rows.append(Row(method, trials, [results[trial] for trial in trials]))
+    return rows
+
+
+def difference(ours: Sequence[Optional[float]], plain: Sequence[Optional[float]]) -> Optional[Difference]:
+    """Return the mean of ``ours - plain``, which belong together in pairs; None where one has diverged."""
+    by_seed = [a - b for a, b in zip(ours, plain) if a is not None and b is not None]
+    if len(by_seed) < max(2, len(ours)):
+        return None
+    mean = statistics.fmean(by_seed)
+    half = float(student_t.ppf(0.975, len(by_seed) - 1)) * statistics.stdev(by_seed) / math.sqrt(len(by_seed))
+    return Difference(mean, mean - half, mean + half)
+
+
+def largest_stable_lr(settings: Settings, results: Results, row: Row) -> Optional[float]:
+    """Return the largest learning rate that was tried and ended below the loss that it began with."""
+    first = row.trials[0]
+    trials = settings.trials(first.workload, row.method, first.batch_size)
+    stable = [trial.lr for trial in trials if trial in results and _is_stable(results[trial])]
+    return max(stable, default=None)
+
+
+def _is_stable(outcome: dict[str, Any]) -> bool:
+    losses = [loss for _, loss in outcome["curve"]]
+    return losses[-1] is not None and losses[-1] < losses[0]
+
+
+def _heading(settings: Settings, results: Results, workload: str, batch_size: int, found: dict[str, list[Row]]) -> str:
+    outcomes = [outcome for rows in found.values() for row in rows for outcome in row.outcomes]
+    tuning = [trial for name in settings.methods for trial in settings.trials(workload, name, batch_size)]
+    hours = sum(outcome["seconds"] for outcome in [*outcomes, *(results[t] for t in tuning if t in results)]) / 3600
+    return (
+        f"## {workload}, batch {batch_size}\n\n"
+        f"{outcomes[0]['steps']} steps; target: validation loss {WORKLOADS[workload].target}. "
+        f"{hours:.1f} hours on one thread, tuning included."
+    )
+
+
+def _table(settings: Settings, results: Results, regime: str, rows: Sequence[Row]) -> str:
+    plain = next((row for row in rows if row.method == "plain"), None)
+    lines = [f"### Learning rate {_TITLES[regime]}", "", _line(_HEADS), _line(["---", *["---:"] * (len(_HEADS) - 1)])]
+    for row in rows:
+        of_method = METHODS[row.method]
+        value = row.trials[0].value
+        compared = (
+            None if plain is None or row is plain else difference(row.column("test_loss"), plain.column("test_loss"))
+        )
+        lines += [
+            _line(
+                [
+                    row.method + (" (2 gradients)" if of_method.gradients == 2 else ""),
+                    f"{row.trials[0].lr:.3g}",
+                    "" if value is None else f"{of_method.tuned} {value:g}",
+                    _spread(row.column("test_loss"), "{:.3f}"),
+                    "" if compared is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*compared),
+                    _spread(row.column("accuracy"), "{:.1f}"),
+                    _middle(row.column("steps_to_target")),
+                    _number(largest_stable_lr(settings, results, row), "{:.3g}"),
+                    _spread(row.column("sharpness"), "{:.2g}", spread=False),
+                    _spread(row.column("distance"), "{:.2g}", spread=False),
+                ]
+            )
+        ]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _spread(numbers: Sequence[Optional[float]], form: str, spread: bool = True) -> str:
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return f"diverged ({len(numbers) - len(known)} of {len(numbers)})"
+    mean = form.format(statistics.fmean(known))
+    return f"{mean} ± {form.format(statistics.stdev(known))}" if spread and len(known) > 1 else mean
+
+
+def _middle(numbers: Sequence[Optional[float]]) -> str:
+    return "" if None in numbers else f"{statistics.median(number for number in numbers if number is not None):g}"
+
+
+def _number(number: Optional[float], form: str) -> str:
+    return "" if number is None else form.format(number)
+
+
+def _plot(rows: Sequence[Row], title: str, path: Path) -> None:
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for row, color in zip(rows, [f"C{i}" for i in range(10)]):
+        curves = [curve for curve in row.column("curve") if all(loss is not None for _, loss in curve)]
+        if curves:
+            steps = [step for step, _ in curves[0]]
+            means = [statistics.fmean(losses) for losses in zip(*([loss for _, loss in curve] for curve in curves))]
+            axes.plot(
+                steps, means, color=color, marker=".", label=row.method, linewidth=2 if row.method == "plain" else 1
+            )
+    axes.set(title=title, xlabel="steps", ylabel="validation loss, mean of the seeds")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
