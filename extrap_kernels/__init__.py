@@ -11,6 +11,7 @@ from extrap_kernels import _checkout
 
 if not _checkout.replaced_by_installed_copy(__name__):
     from extrap_kernels.adam import ExtrapAdam, ExtrapAdamW
+    from extrap_kernels.factory import create
     from extrap_kernels.grouping import param_groups
     from extrap_kernels.lamb import ExtrapLAMB
     from extrap_kernels.lars import ExtrapLARS
@@ -24,6 +25,7 @@ __all__ = [
     "ExtrapLARS",
     "ExtrapSGD",
     "GradientRelease",
+    "create",
     "param_groups",
     "release_gradients",
 ]

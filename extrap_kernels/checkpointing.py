@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from extrap_kernels.optimizer import ExtrapOptimizer
 
 
+# Of state dicts: 1 also where there is none. A number more where an older package would misread what is saved.
+FORMAT_VERSION = 1
+
+
 class _Saved(NamedTuple):
     """What a state dict has for one parameter."""
 
@@ -86,6 +90,12 @@ def check_form(state_dict: Any) -> None:
         raise ValueError(
             f"not the state dict of an optimizer, which has 'state' and 'param_groups': {found}; pass what "
             "optimizer.state_dict() returned"
+        )
+    version = state_dict.get("format_version", 1)
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise ValueError(
+            f"the state dict has format_version {version!r}, and this package reads up to {FORMAT_VERSION}: install the "
+            "version of extrap-kernels that saved it, or a later one"
         )
 
 

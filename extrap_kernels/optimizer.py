@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,13 @@ class ExtrapOptimizer(torch.optim.Optimizer):
 
     rule: ModuleType
     stepper: Stepper
+    __signature__: inspect.Signature
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        own = inspect.signature(cls.__init__)
+        without_self = own.replace(parameters=list(own.parameters.values())[1:], return_annotation=own.empty)
+        cls.__signature__ = options.shown_in(without_self)
 
     def __init__(self, params: Any, defaults: dict[str, Any], backend: str = "auto") -> None:
         backends.check_name(backend)
@@ -392,7 +400,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         saved = super().state_dict()
         copied = {key: dict(kept) if isinstance(kept, dict) else kept for key, kept in saved["state"].items()}
         groups = [checkpointing.with_names(group) for group in saved["param_groups"]]
-        return {**saved, "state": copied, "param_groups": groups}
+        return {**saved, "state": copied, "param_groups": groups, "format_version": checkpointing.FORMAT_VERSION}
 
     def float32_state_dict(self) -> dict[str, Any]:
         """Return :meth:`state_dict` with every number in float32, whatever the ``state_dtype``; nothing is lost.

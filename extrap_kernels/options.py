@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from inspect import Parameter, Signature
 from typing import Any, Literal, Optional, TypedDict, Union
 
 import torch
@@ -110,6 +111,28 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the extrapolation options are {list(DEFAULTS)}")
     return {**DEFAULTS, **options}
+
+
+def shown_in(signature: Signature) -> Signature:
+    """Return a signature with the shared options in the place of ``**extrapolation_options``; the same if it has none.
+
+    For ``help()``, editors and command lines that are made of signatures.
+    """
+    own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    if len(own) == len(signature.parameters):
+        return signature
+    types = ExtrapolationOptions.__annotations__
+    shared = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=getattr(types[name], "__forward_arg__", types[name]),  # as it is written
+        )
+        for name, default in DEFAULTS.items()
+        if name not in signature.parameters
+    ]
+    return signature.replace(parameters=[*own, *shared])
 
 
 def extrapolates(group: Mapping[str, Any]) -> bool:

@@ -1,5 +1,10 @@
-"""What Python and the native core both list is the same list."""
+"""What stands in two places is the same there: lists of Python and of the native core, the version."""
 
+import re
+from importlib import metadata
+from pathlib import Path
+
+import extrap_kernels
 from extrap_kernels import _C, options, rules, scalars
 from extrap_kernels.launch import PHASES
 
@@ -30,3 +35,10 @@ def test_rules():
         for buffers in spec.variants()
     ]
     assert sorted(_C.rules(), key=repr) == sorted(expected, key=repr)
+
+
+def test_version():
+    """Of the installed package, and of what cites it."""
+    citation = (Path(__file__).parents[1] / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [extrap_kernels.__version__]
+    assert metadata.version("extrap-kernels") == extrap_kernels.__version__

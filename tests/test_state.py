@@ -96,6 +96,20 @@ def with_shape_of_another(name):
     return spoil
 
 
+@pytest.mark.parametrize("version", [None, 1, 2, 0, "1"])
+def test_format_version(version):
+    optimizer = ExtrapSGD(helpers.zoo("cpu"), lr=0.1)
+    state_dict = optimizer.state_dict()
+    assert state_dict.pop("format_version") == 1
+    if version is not None:
+        state_dict["format_version"] = version
+    if version in (None, 1):  # None: saved before there were versions
+        optimizer.load_state_dict(state_dict)
+        return
+    with pytest.raises(ValueError, match=f"has format_version {version!r}, and this package reads up to 1: install"):
+        optimizer.load_state_dict(state_dict)
+
+
 def in_eval_mode_without_y(state_dict):
     for group in state_dict["param_groups"]:
         group["train_mode"] = False

@@ -10,7 +10,7 @@ import helpers
 import pytest
 import torch
 
-from extrap_kernels import ExtrapSGD
+from extrap_kernels.factory import OPTIMIZERS
 
 
 class Nothing(type):
@@ -54,11 +54,26 @@ import timm  # noqa: E402
 import timm.optim  # noqa: E402
 import timm.scheduler  # noqa: E402
 import timm.utils  # noqa: E402
-from timm.optim._optim_factory import default_registry  # noqa: E402
+
+from extrap_kernels.integrations import timm as extrap_timm  # noqa: E402
 
 # What makes `--opt extrapsgd` work in a copy of timm's train.py.
-default_registry.register(timm.optim.OptimInfo("extrapsgd", ExtrapSGD, has_eps=False, has_momentum=True))
+extrap_timm.register()
 EPOCHS, UPDATES = 3, 4
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_registered_by_name(name):
+    assert f"extrap{name}" in timm.optim.list_optimizers()
+    model = torch.nn.Linear(3, 2)
+    optimizer = timm.optim.create_optimizer_v2(
+        model, f"extrap{name}", lr=0.25, momentum=0.5, weight_decay=0.125, eps=1e-3, extrap_ratio=0.5
+    )
+    assert type(optimizer) is OPTIMIZERS[name]
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.125]
+    for group in optimizer.param_groups:
+        assert group["lr"] == 0.25 and group["extrap_ratio"] == 0.5
+        assert group.get("momentum", 0.5) == 0.5 and group.get("eps", 1e-3) == 1e-3
 
 
 class Run:
@@ -133,7 +148,7 @@ class Run:
 def test_train_loop(tmp_path):
     run = Run(tmp_path).train()
     optimizer = run.optimizer
-    assert type(optimizer) is ExtrapSGD
+    assert type(optimizer) is OPTIMIZERS["sgd"]
     # Two groups, with and without decay, and a warm-up that both follow.
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.05]
     assert {int(state["step"]) for state in optimizer.state.values()} == {EPOCHS * UPDATES}
