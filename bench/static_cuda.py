@@ -266,13 +266,13 @@ def slot_rows() -> list[dict[str, Any]]:
         state_dtype = _STATE_DTYPES.get(rest[0], torch.float32) if rest else torch.float32
         moved = _sectors(rule, param, gradient, state_dtype)
         by_arch = {int(kernel.target[3:]): kernel.instructions for kernel in found if kernel.name == name}
-        for noise in by_arch[archs[0]]:
-            row = {"kernel": f"{name}, {noise}" if noise else name, "B/param, sectors": moved}
-            row |= {f"instructions, sm_{arch}": by_arch[arch][noise] for arch in archs}
+        for kind in by_arch[archs[0]]:
+            row = {"kernel": f"{name}, {kind}" if kind else name, "B/param, sectors": moved}
+            row |= {f"instructions, sm_{arch}": by_arch[arch][kind] for arch in archs}
             for gpu in gpu_model.GPUS:
                 arch = gpu.machine_code(archs)
                 if arch is not None:
-                    share = gpu.issue_share(moved, by_arch[arch][noise])
+                    share = gpu.issue_share(moved, by_arch[arch][kind])
                     row[f"model: slots of {gpu.name}, sm_{arch}"] = gpu_model.percent(share)
             rows.append(row)
     return rows

@@ -94,8 +94,8 @@ def check_form(state_dict: Any) -> None:
     version = state_dict.get("format_version", 1)
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise ValueError(
-            f"the state dict has format_version {version!r}, and this package reads up to {FORMAT_VERSION}: install the "
-            "version of extrap-kernels that saved it, or a later one"
+            f"the state dict has format_version {version!r}, and this package reads up to {FORMAT_VERSION}: install "
+            "the version of extrap-kernels that saved it, or a later one"
         )
 
 
