@@ -29,7 +29,7 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 # Tests start many processes, each of which imports torch: without its bytecode, that takes three seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all sanitize lint format bench wheel clean
+.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all fuzz sanitize lint format bench wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
@@ -94,6 +94,13 @@ test-exhaustive: $(FOR_TESTS) $(ECOSYSTEM)
 
 test-all: $(FOR_TESTS) $(ECOSYSTEM)
 	$(PYTEST)
+
+# Each round has a new seed; `--hypothesis-seed` repeats one that has failed.
+MINUTES ?= 10
+fuzz: $(FOR_TESTS)
+	end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
+	  $(PY) -m pytest -q tests/test_backend_parity.py -k anything --hypothesis-profile fuzz \
+	    --hypothesis-seed $$(od -An -N4 -tu4 /dev/urandom) || exit 1; done
 
 # Memory, then threads, which takes another build. The emulated CUDA kernels have one thread.
 MEMORY_TESTS := test_binding test_tensor_reading test_state_reader test_edge_cases test_memory_guards test_oracle_parity \

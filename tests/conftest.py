@@ -2,6 +2,13 @@ import helpers
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# The native module's fixture only puts its settings back, after the last example.
+COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile("tests", COMMON, max_examples=200, derandomize=True)
+settings.register_profile("fuzz", COMMON, max_examples=500, print_blob=True)
+settings.load_profile("tests")
 
 # Almost all tensors here are small: waking other threads for them costs more than it saves, most of all on a busy
 # machine. Tests of several threads ask for them.
