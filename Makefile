@@ -13,6 +13,7 @@ FOR_TESTS := $(VENV)/.built-for-tests
 ECOSYSTEM := $(VENV)/.ecosystem
 REPRODUCTION := $(VENV)/.reproduction
 RELEASE := $(VENV)/.release
+DOCS := $(VENV)/.docs
 # For development: GPUs whose machine code tests read. A wheel is built for more, see CMakeLists.txt.
 export EXTRAP_CUDA_ARCHS ?= 80;90;100
 export EXTRAP_WERROR ?= ON
@@ -29,7 +30,7 @@ CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '
 # Tests start many processes, each of which imports torch: without its bytecode, that takes three seconds more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all fuzz sanitize lint format bench wheel clean
+.PHONY: setup demo demo-ddp reproduce reproduce-quick test test-slow test-exhaustive test-all fuzz sanitize lint format bench docs wheel clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # both builds write the same module
 
@@ -49,8 +50,12 @@ $(DEPS): $(DEMO_DEPS)
 
 # What only the integration tests need. timm asks for torchvision, which its train loop does not use.
 $(ECOSYSTEM): $(DEPS)
-	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[test-ecosystem,release]'
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[test-ecosystem,release,docs]'
 	$(PY) -m pip install --no-deps timm
+	touch $@
+
+$(DOCS): $(DEMO_DEPS)
+	EXTRAP_NATIVE=off $(PY) -m pip install $(TORCH) -e '.[docs]'
 	touch $@
 
 $(RELEASE): $(DEMO_DEPS)
@@ -111,6 +116,10 @@ sanitize: $(DEPS)
 	$(SANITIZE) address,undefined asan -m 'not slow' -k 'not reference-' $(MEMORY_TESTS:%=tests/%.py)
 	EXTRAP_TESTING=OFF $(SANITIZE) thread tsan -m 'not slow' -k '(thread or same_time) and not emulated' \
 	  $(THREAD_TESTS:%=tests/%.py)
+
+# The site, in results/site; warnings are errors.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 # What the package index takes, in dist/: an sdist and a wheel for this Python. EXTRAP_CUDA=on: with kernels for all GPUs.
 # torch brings the OpenMP runtime.
