@@ -91,16 +91,12 @@ def difference(ours: Sequence[Optional[float]], plain: Sequence[Optional[float]]
 
 
 def largest_stable_lr(settings: Settings, results: Results, row: Row) -> Optional[float]:
-    """Return the largest learning rate that was tried and ended below the loss that it began with."""
+    """Return the largest learning rate that was tried and ended better than equal odds for all classes."""
     first = row.trials[0]
-    trials = settings.trials(first.workload, row.method, first.batch_size)
-    stable = [trial.lr for trial in trials if trial in results and _is_stable(results[trial])]
-    return max(stable, default=None)
-
-
-def _is_stable(outcome: dict[str, Any]) -> bool:
-    losses = [loss for _, loss in outcome["curve"]]
-    return losses[-1] is not None and losses[-1] < losses[0]
+    chance = math.log(WORKLOADS[first.workload].classes)
+    trials = [trial for trial in settings.trials(first.workload, row.method, first.batch_size) if trial in results]
+    losses = {trial.lr: results[trial]["validation_loss"] for trial in trials}
+    return max((lr for lr, loss in losses.items() if loss is not None and loss < chance), default=None)
 
 
 def _heading(settings: Settings, results: Results, workload: str, batch_size: int, found: dict[str, list[Row]]) -> str:

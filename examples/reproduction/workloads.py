@@ -30,6 +30,7 @@ class Workload:
         scaling: power of the batch size by which the learning rate grows: 1 (Goyal et al. 2017), or 1/2 for Adam.
         max_grad_norm: bound of the gradient's norm; None: no bound.
         target: validation loss, the steps to which are counted.
+        classes: how many there are to choose from.
     """
 
     load: Callable[[Path], tuple[Dataset, tuple[Any, ...]]]
@@ -42,6 +43,7 @@ class Workload:
     scaling: float
     max_grad_norm: float | None
     target: float
+    classes: int
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the learning rate that the usual rule gives a batch."""
@@ -77,15 +79,15 @@ def _german(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
 
 
 def _resnet(load: Any) -> Workload:
-    return Workload(load, ImageResNet, "sgd", 12, (128, 2048), 128, 0.1, 1.0, None, 1.2)
+    return Workload(load, ImageResNet, "sgd", 12, (128, 2048), 128, 0.1, 1.0, None, 1.2, 10)
 
 
 def _lstm(load: Any) -> Workload:
-    return Workload(load, LanguageModel, "sgd", 6, (32, 1600), 100, 0.5, 1.0, 1.0, 5.6)
+    return Workload(load, LanguageModel, "sgd", 6, (32, 1600), 100, 0.5, 1.0, 1.0, 5.6, 2000)
 
 
 def _transformer(load: Any) -> Workload:
-    return Workload(load, Translator, "adamw", 5, (64, 1024), 64, 1e-3, 0.5, 1.0, 5.0)
+    return Workload(load, Translator, "adamw", 5, (64, 1024), 64, 1e-3, 0.5, 1.0, 5.0, 1500)
 
 
 # The first three are read from Debian's packages, the others from files that the user has.
