@@ -133,8 +133,10 @@ def test_peak_memory(backend, dtype):
         step()
         optimizer.zero_grad()
         peaks.append(peak_bytes(step, model[0].weight.device) / nbytes)
-    assert layers <= peaks[0] < layers + 0.7
-    assert 2 <= peaks[1] < 3.7
+    # On some processors, a product of 16-bit matrices reorders one of them.
+    reordered = 0 if dtype == torch.float32 else 1
+    assert layers <= peaks[0] < layers + 0.7 + reordered
+    assert 2 <= peaks[1] < 3.7 + reordered
 
 
 @pytest.mark.parametrize("after", [True, False])

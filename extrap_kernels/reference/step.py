@@ -169,7 +169,8 @@ def step_parameter(
     group, param, values = launch.group, entry.param, unpack(launch.row)
     lr = values["lr"]
     # Rounded first: what is 0 in the precision of the arithmetic does not extrapolate.
-    extrap_lr = torch.tensor(values["extrap_lr"] * values["extrap_ratio"], dtype=x.dtype).item()
+    inner_lr = values["extrap_lr"] * values["extrap_ratio"]
+    extrap_lr = torch.tensor(inner_lr, dtype=x.dtype, device="cpu").item()
     step = int(state["step"]) + 1
     scales = rule.SPEC.norm is not None and launch.layer_adaptation
     trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
