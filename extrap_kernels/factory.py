@@ -8,20 +8,20 @@ from typing import Any, Union
 
 import torch
 
-from extrap_kernels.adam import ExtrapAdam, ExtrapAdamW
+import extrap_kernels
 from extrap_kernels.grouping import param_groups
-from extrap_kernels.lamb import ExtrapLAMB
-from extrap_kernels.lars import ExtrapLARS
 from extrap_kernels.optimizer import ExtrapOptimizer
-from extrap_kernels.sgd import ExtrapSGD
 
-OPTIMIZERS: dict[str, Any] = {
-    "sgd": ExtrapSGD,
-    "adam": ExtrapAdam,
-    "adamw": ExtrapAdamW,
-    "lars": ExtrapLARS,
-    "lamb": ExtrapLAMB,
-}
+
+def optimizers() -> dict[str, Any]:
+    """Return every optimizer of the package by its name: ``"sgd"`` for :class:`extrap_kernels.ExtrapSGD`, and so on."""
+    exported = [getattr(extrap_kernels, name) for name in extrap_kernels.__all__]
+    types = [each for each in exported if isinstance(each, type) and issubclass(each, ExtrapOptimizer)]
+    return {_key(each.__name__): each for each in types}
+
+
+def _key(name: str) -> str:
+    return name.lower().removeprefix("extrap")
 
 
 def create(name: str, params: Union[torch.nn.Module, Iterable[Any]], **options: Any) -> ExtrapOptimizer:
@@ -38,11 +38,12 @@ def create(name: str, params: Union[torch.nn.Module, Iterable[Any]], **options: 
         ValueError: no optimizer has this name, or an option is invalid.
         TypeError: the optimizer has no such option.
     """
-    key = name.lower().removeprefix("extrap")
-    if key not in OPTIMIZERS:
-        raise ValueError(f"Invalid name value: {name!r}; the optimizers are {list(OPTIMIZERS)}")
+    types = optimizers()
+    if _key(name) not in types:
+        raise ValueError(f"Invalid name value: {name!r}; the optimizers are {list(types)}")
+    optimizer_type = types[_key(name)]
     if isinstance(params, torch.nn.Module):
-        default = signature(OPTIMIZERS[key]).parameters["weight_decay"].default
+        default = signature(optimizer_type).parameters["weight_decay"].default
         params = param_groups(params, options.get("weight_decay", default))
-    optimizer: ExtrapOptimizer = OPTIMIZERS[key](params, **options)
+    optimizer: ExtrapOptimizer = optimizer_type(params, **options)
     return optimizer

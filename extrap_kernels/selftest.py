@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, machine, ncu
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, factory, machine, ncu
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 from extrap_kernels.state.formats import STATE_FORMATS
@@ -32,10 +32,8 @@ _OPTIONS = {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "trust_coeff
 def optimizers() -> dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]]:
     """Return every optimizer of the package by a title, with options for each set of buffers that it may keep."""
     found: dict[str, tuple[Callable[..., ExtrapOptimizer], dict[str, Any]]] = {}
-    for name in extrap_kernels.__all__:
-        optimizer_type = getattr(extrap_kernels, name)
-        if not (isinstance(optimizer_type, type) and issubclass(optimizer_type, ExtrapOptimizer)):
-            continue
+    for optimizer_type in factory.optimizers().values():
+        name = optimizer_type.__name__
         accepted = inspect.signature(optimizer_type).parameters
         options = {key: value for key, value in _OPTIONS.items() if key in accepted}
         optional = [buffer.option for buffer in optimizer_type.rule.SPEC.buffers if buffer.option is not None]

@@ -9,7 +9,9 @@ import torch
 
 import extrap_kernels
 from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapSGD, create, options
-from extrap_kernels.factory import OPTIMIZERS
+from extrap_kernels.factory import optimizers
+
+OPTIMIZERS = optimizers()
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "SGD", "ExtrapAdamW", "extraplamb"])
@@ -23,8 +25,9 @@ def test_create(name):
 
 def test_every_optimizer_has_a_name():
     exported = [getattr(extrap_kernels, name) for name in extrap_kernels.__all__]
-    optimizers = [each for each in exported if isinstance(each, type) and issubclass(each, torch.optim.Optimizer)]
-    assert set(OPTIMIZERS.values()) == set(optimizers)
+    found = [each for each in exported if isinstance(each, type) and issubclass(each, torch.optim.Optimizer)]
+    assert set(OPTIMIZERS.values()) == set(found)
+    assert set(OPTIMIZERS) == {"sgd", "adam", "adamw", "lars", "lamb"}
 
 
 @pytest.mark.parametrize("decay, expected", [({}, 0.01), ({"weight_decay": 0.25}, 0.25)])
@@ -37,7 +40,7 @@ def test_create_for_a_module(decay, expected):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match=r"Invalid name value: 'muon'; the optimizers are \['sgd', 'adam', 'adamw'"):
+    with pytest.raises(ValueError, match=r"Invalid name value: 'muon'; the optimizers are \[.*'sgd'"):
         create("muon", [])
     with pytest.raises(TypeError, match="extrap_rate"):
         create("sgd", [], extrap_rate=1.0)

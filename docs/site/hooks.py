@@ -9,7 +9,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 import extrap_kernels
-from extrap_kernels.factory import OPTIMIZERS
+from extrap_kernels.factory import optimizers
 
 # Files of the folder above that are pages of the site.
 _PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -61,7 +61,7 @@ def _relinked(markdown: str, folder: str) -> str:
 
 
 def _reference() -> str:
-    names = [each.__name__ for each in OPTIMIZERS.values()]
+    names = [each.__name__ for each in optimizers().values()]
     others = [name for name in extrap_kernels.__all__ if name not in names]
     modules = [
         "extrap_kernels.options.ExtrapolationOptions",

@@ -7,7 +7,7 @@ from inspect import signature
 from timm.optim import OptimInfo
 from timm.optim._optim_factory import default_registry
 
-from extrap_kernels.factory import OPTIMIZERS
+from extrap_kernels.factory import optimizers
 
 
 def register() -> None:
@@ -22,7 +22,7 @@ def register() -> None:
 
     Evaluate and save in ``optimizer.base_parameters()``, as ``examples/timm_loop.py`` shows: timm does neither.
     """
-    for name, optimizer_type in OPTIMIZERS.items():
+    for name, optimizer_type in optimizers().items():
         accepted = signature(optimizer_type).parameters
         default_registry.register(
             OptimInfo(

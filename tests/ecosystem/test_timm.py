@@ -10,7 +10,7 @@ import helpers
 import pytest
 import torch
 
-from extrap_kernels.factory import OPTIMIZERS
+from extrap_kernels.factory import optimizers
 
 
 class Nothing(type):
@@ -59,6 +59,7 @@ from extrap_kernels.integrations import timm as extrap_timm  # noqa: E402
 
 # What makes `--opt extrapsgd` work in a copy of timm's train.py.
 extrap_timm.register()
+OPTIMIZERS = optimizers()
 EPOCHS, UPDATES = 3, 4
 
 

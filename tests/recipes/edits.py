@@ -6,7 +6,7 @@ RULE = {
             "    from extrap_kernels.sgd import ExtrapSGD\n",
             "    from extrap_kernels.sgd import ExtrapSGD\n    from extrap_kernels.sign import ExtrapSign\n",
         ),
-        ('"ExtrapSGD", "param_groups"]', '"ExtrapSGD", "ExtrapSign", "param_groups"]'),
+        ('    "ExtrapSGD",\n', '    "ExtrapSGD",\n    "ExtrapSign",\n'),
     ],
 }
 
