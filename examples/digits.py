@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from minibatches import minibatches
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -57,11 +58,7 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(train: Split, batch_size: int, steps: int, seed: int) -> Iterator[Split]:
-    """Yield ``steps`` augmented batches. An epoch may end inside a batch, so every batch size sees every image."""
+    """Yield ``steps`` augmented batches."""
     generator = torch.Generator().manual_seed(seed)
-    queue = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        while len(queue) < batch_size:
-            queue = torch.cat([queue, torch.randperm(len(train.labels), generator=generator)])
-        picked, queue = queue[:batch_size], queue[batch_size:]
+    for picked in minibatches(len(train.labels), batch_size, steps, generator):
         yield Split(shifted(train.images[picked], generator), train.labels[picked])

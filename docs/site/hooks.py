@@ -54,7 +54,7 @@ def _relinked(markdown: str, folder: str) -> str:
             target = posixpath.join("docs", _PAGES[target])
         if not target.startswith("docs/") or target.startswith("docs/site/"):
             return text
-        return f"[{text}]({posixpath.relpath(target, folder or 'docs') if folder else target[5:]}{anchor})"
+        return f"[{text}]({posixpath.relpath(target, folder or 'docs')}{anchor})"
 
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if part.startswith("```") else _LINK.sub(rewritten, part) for part in parts)

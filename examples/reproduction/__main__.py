@@ -45,7 +45,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         metavar="DIR",
         help="where results are kept (default: docs/generated/reproduction)",
     )
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=DEFAULT, help=f"(default: {DEFAULT})")
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=DEFAULT, help=f"(default: {' '.join(DEFAULT)})"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="(default: all)")
     parser.add_argument("--quick", action="store_true", help="run for a minute, only to show that it works")
     cores = torch.get_num_threads()

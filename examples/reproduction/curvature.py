@@ -1,4 +1,4 @@
-"""The sharpness of a loss: the largest eigenvalue of its Hessian, by power iteration."""
+"""The sharpness of a loss: an estimate of the largest eigenvalue of its Hessian, by power iteration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _DISTANCE = 1e-3
 
 
 def sharpness(model: Network, examples: Split) -> float:
-    """Return the eigenvalue of the largest absolute value that the iteration has found; parameters do not change.
+    """Return the Rayleigh quotient after eight iterations; parameters do not change.
+
+    Its absolute value is at most that of the largest eigenvalue, and less where the iteration has not converged.
 
     Args:
         model: where the Hessian is.

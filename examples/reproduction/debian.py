@@ -12,7 +12,7 @@ PACKAGES = ("dataset-fashion-mnist", "sword-text-web", "sword-text-sparv")
 
 
 def fetch(folder: Path) -> None:
-    """Put the folders ``datasets`` and ``sword`` of the packages into ``folder``, 37 MB.
+    """Put what the packages share into ``folder``, 37 MB: ``datasets``, ``sword``, and their licences in ``doc``.
 
     Raises:
         RuntimeError: a tool is missing or fails.

@@ -22,10 +22,13 @@ class Results:
         self._folder = folder
         self._outcomes: dict[Trial, dict[str, Any]] = {}
         for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_text("utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):  # else the run ended while it was written
-                    kept = json.loads(line)
-                    self._outcomes[Trial(**kept["trial"])] = kept["outcome"]
+            content = path.read_text("utf-8")
+            complete = content[: content.rfind("\n") + 1]
+            if complete != content:  # a run ended while it wrote a line
+                path.write_text(complete, "utf-8")
+            for line in complete.splitlines():
+                kept = json.loads(line)
+                self._outcomes[Trial(**kept["trial"])] = kept["outcome"]
 
     def __contains__(self, trial: Trial) -> bool:
         return trial in self._outcomes
@@ -35,10 +38,6 @@ class Results:
 
     def add(self, trial: Trial, outcome: dict[str, Any]) -> None:
         """Keep an outcome."""
-        path = self._folder / f"{trial.workload}.jsonl"
-        content = path.read_bytes() if path.exists() else b""
-        with path.open("ab") as file:
-            if content and not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-            file.write(json.dumps({"trial": asdict(trial), "outcome": outcome}).encode() + b"\n")
+        with (self._folder / f"{trial.workload}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"trial": asdict(trial), "outcome": outcome}) + "\n")
         self._outcomes[trial] = outcome

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Union
 
 import torch
+from minibatches import minibatches
 from torch import Tensor
 
 # The examples of a split: tensors whose first dimension counts them.
@@ -37,13 +38,8 @@ def parts(split: Split, length: int) -> Iterator[Split]:
 
 
 def batches(train: Split, batch_size: int, steps: int, seed: int) -> Iterator[Split]:
-    """Yield ``steps`` batches. An epoch may end inside a batch, so every batch size sees every example."""
-    generator = torch.Generator().manual_seed(seed)
-    queue = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        while len(queue) < batch_size:
-            queue = torch.cat([queue, torch.randperm(size(train), generator=generator)])
-        picked, queue = queue[:batch_size], queue[batch_size:]
+    """Yield ``steps`` batches."""
+    for picked in minibatches(size(train), batch_size, steps, torch.Generator().manual_seed(seed)):
         yield take(train, picked)
 
 

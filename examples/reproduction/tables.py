@@ -18,6 +18,13 @@ from reproduction.training import Trial
 from reproduction.workloads import WORKLOADS
 
 _TITLES = {"tuned": "tuned for each method", "scaled": "scaled by the usual rule"}
+_LEGEND = (
+    "Means of the seeds, ± standard deviations. **less plain**: the difference to the plain optimizer seed by "
+    "seed, and its 95% interval by Student's t. **steps to target**: the median, if all seeds got there. "
+    "**largest stable lr**: of those tried in tuning, the largest that ended better than equal odds for all "
+    "classes. **sharpness**: after eight power iterations, so the largest eigenvalue may be larger. **distance**: "
+    "from `x` to `y`, over the norm of `x`."
+)
 _HEADS = (
     "method",
     "lr",
@@ -67,7 +74,7 @@ def write(settings: Settings, results: Results, folder: Path) -> None:
                 name = f"{workload}_{batch_size}.png"
                 _plot(found["tuned"], f"{workload}, batch {batch_size}, tuned", folder / name)
                 parts += [f"![Validation loss of the tuned methods against steps]({name})"]
-    (folder / "tables.md").write_text("\n\n".join(["# Tables of the reproduction", *parts]) + "\n", "utf-8")
+    (folder / "tables.md").write_text("\n\n".join(["# Tables of the reproduction", _LEGEND, *parts]) + "\n", "utf-8")
 
 
 def rows_of(settings: Settings, results: Results, workload: str, batch_size: int, regime: str) -> list[Row]:
@@ -100,9 +107,11 @@ def largest_stable_lr(settings: Settings, results: Results, row: Row) -> Optiona
 
 
 def _heading(settings: Settings, results: Results, workload: str, batch_size: int, found: dict[str, list[Row]]) -> str:
-    outcomes = [outcome for rows in found.values() for row in rows for outcome in row.outcomes]
     tuning = [trial for name in settings.methods for trial in settings.trials(workload, name, batch_size)]
-    hours = sum(outcome["seconds"] for outcome in [*outcomes, *(results[t] for t in tuning if t in results)]) / 3600
+    # What was tuned may be what the usual rule says.
+    trials = {*tuning, *(trial for rows in found.values() for row in rows for trial in row.trials)}
+    outcomes = [results[trial] for trial in trials if trial in results]
+    hours = sum(outcome["seconds"] for outcome in outcomes) / 3600
     return (
         f"## {workload}, batch {batch_size}\n\n"
         f"{outcomes[0]['steps']} steps; target: validation loss {WORKLOADS[workload].target}. "
@@ -131,7 +140,8 @@ def _table(settings: Settings, results: Results, regime: str, rows: Sequence[Row
                     _middle(row.column("steps_to_target")),
                     _number(largest_stable_lr(settings, results, row), "{:.3g}"),
                     _spread(row.column("sharpness"), "{:.2g}", spread=False),
-                    _spread(row.column("distance"), "{:.2g}", spread=False),
+                    # Two gradients a step: between steps, parameters hold ``x``.
+                    "" if of_method.gradients == 2 else _spread(row.column("distance"), "{:.2g}", spread=False),
                 ]
             )
         ]
@@ -161,14 +171,12 @@ def _number(number: Optional[float], form: str) -> str:
 def _plot(rows: Sequence[Row], title: str, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for row, color in zip(rows, [f"C{i}" for i in range(10)]):
+    for row in rows:
         curves = [curve for curve in row.column("curve") if all(loss is not None for _, loss in curve)]
         if curves:
             steps = [step for step, _ in curves[0]]
             means = [statistics.fmean(losses) for losses in zip(*([loss for _, loss in curve] for curve in curves))]
-            axes.plot(
-                steps, means, color=color, marker=".", label=row.method, linewidth=2 if row.method == "plain" else 1
-            )
+            axes.plot(steps, means, marker=".", label=row.method, linewidth=2 if row.method == "plain" else 1)
     axes.set(title=title, xlabel="steps", ylabel="validation loss, mean of the seeds")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

@@ -51,7 +51,7 @@ class Outcome:
         accuracy: of classes or words of the test split, in percent.
         curve: steps taken and validation loss of ``x``.
         steps_to_target: steps of the first point of the curve with the target loss; None if there is none.
-        sharpness: largest eigenvalue of the Hessian of the loss at the final ``x``, on 256 training examples.
+        sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples.
         distance: Euclidean distance from ``x`` to the last ``y`` of the first worker, over the norm of ``x``; the mean
             over the points of the curve but the last, where the learning rate is 0.
         seconds: of the whole training.
@@ -79,7 +79,7 @@ class Workers:
 
     def __init__(self, trial: Trial, model: Network, count: int) -> None:
         workload = WORKLOADS[trial.workload]
-        self.method = METHODS[trial.method]
+        self.method, self.lr = METHODS[trial.method], trial.lr
         self.models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
         self.optimizers: list[Any] = []
         for rank, each in enumerate(self.models):
@@ -98,7 +98,7 @@ class Workers:
         """Train on one batch, of which every worker has an equal share."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr_factor * group.setdefault("peak_lr", group["lr"])
+                group["lr"] = lr_factor * self.lr
         shares = list(zip(*(column.chunk(len(self.models)) for column in batch)))
         if self.method.gradients == 2:
             self._take_gradients(shares)

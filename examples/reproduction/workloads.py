@@ -13,6 +13,7 @@ from reproduction.models import ImageResNet, LanguageModel, Network, Translator
 from reproduction.splits import Dataset
 
 WORDS, LENGTH = 16, 20  # of a window, of a sentence
+_WORDS_KNOWN, _WORDS_TRANSLATED = 2000, 1500  # sizes of vocabularies
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,71 @@ def _cifar(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
 
 
 def _english(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
-    data, vocabulary = texts.language_model(texts.bible_sentences(folder / "sword"), 102_400, WORDS, 2000)
+    data, vocabulary = texts.language_model(texts.bible_sentences(folder / "sword"), 102_400, WORDS, _WORDS_KNOWN)
     return data, (vocabulary,)
 
 
 def _wikitext(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
-    data, vocabulary = texts.language_model(texts.wikitext2(folder / "wikitext-2"), 102_400, WORDS, 2000)
+    data, vocabulary = texts.language_model(texts.wikitext2(folder / "wikitext-2"), 102_400, WORDS, _WORDS_KNOWN)
     return data, (vocabulary,)
 
 
 def _spanish(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
-    data, vocabularies = texts.translation(texts.bible_pairs(folder / "sword"), 4096, LENGTH, 1500)
+    data, vocabularies = texts.translation(texts.bible_pairs(folder / "sword"), 4096, LENGTH, _WORDS_TRANSLATED)
     return data, (vocabularies, LENGTH)
 
 
 def _german(folder: Path) -> tuple[Dataset, tuple[Any, ...]]:
-    data, vocabularies = texts.translation(texts.multi30k(folder / "multi30k"), 4096, LENGTH, 1500)
+    data, vocabularies = texts.translation(texts.multi30k(folder / "multi30k"), 4096, LENGTH, _WORDS_TRANSLATED)
     return data, (vocabularies, LENGTH)
 
 
 def _resnet(load: Any) -> Workload:
-    return Workload(load, ImageResNet, "sgd", 12, (128, 2048), 128, 0.1, 1.0, None, 1.2, 10)
+    return Workload(
+        load,
+        ImageResNet,
+        rule="sgd",
+        epochs=12,
+        batch_sizes=(128, 2048),
+        worker_batch=128,
+        lr=0.1,
+        scaling=1.0,
+        max_grad_norm=None,
+        target=1.2,
+        classes=10,
+    )
 
 
 def _lstm(load: Any) -> Workload:
-    return Workload(load, LanguageModel, "sgd", 6, (32, 1600), 100, 0.5, 1.0, 1.0, 5.6, 2000)
+    return Workload(
+        load,
+        LanguageModel,
+        rule="sgd",
+        epochs=6,
+        batch_sizes=(32, 1600),
+        worker_batch=100,
+        lr=0.5,
+        scaling=1.0,
+        max_grad_norm=1.0,
+        target=5.6,
+        classes=_WORDS_KNOWN,
+    )
 
 
 def _transformer(load: Any) -> Workload:
-    return Workload(load, Translator, "adamw", 5, (64, 1024), 64, 1e-3, 0.5, 1.0, 5.0, 1500)
+    return Workload(
+        load,
+        Translator,
+        rule="adamw",
+        epochs=5,
+        batch_sizes=(64, 1024),
+        worker_batch=64,
+        lr=1e-3,
+        scaling=0.5,
+        max_grad_norm=1.0,
+        target=5.0,
+        classes=_WORDS_TRANSLATED,
+    )
 
 
 # The first three are read from Debian's packages, the others from files that the user has.
