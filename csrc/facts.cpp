@@ -44,7 +44,8 @@ std::vector<NamedType> scalar_facts() {
 }
 
 std::vector<NamedChoices> choice_facts() {
-  return {choices("phase", kPhaseNames), choices("extrapolation", kExtrapolationNames), choices("noise", kNoiseNames),
+  return {choices("phase", kPhaseNames), choices("extrapolation", kExtrapolationNames),
+          choices("extrap_scale", kExtrapolationScaleNames), choices("noise", kNoiseNames),
           choices("noise_scale", kNoiseScaleNames)};
 }
 

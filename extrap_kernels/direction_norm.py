@@ -32,6 +32,11 @@ def check(spec: RuleSpec, group: Mapping[str, Any]) -> None:
             "scales each tensor by norms that must be known first; set extrap_norm=None or "
             "extrapolation='momentum'"
         )
+    if spec.norm is not None and group["extrap_norm"] is not None and group["extrap_scale"] == "adaptive":
+        raise ValueError(
+            f"Invalid extrap_scale value: 'adaptive' with extrap_norm={group['extrap_norm']!r}: {spec.name.upper()} "
+            "scales each tensor by its norm already; set extrap_norm=None or extrap_scale='absolute'"
+        )
 
 
 def inverse_of(norm: Union[float, Tensor]) -> Union[float, Tensor]:

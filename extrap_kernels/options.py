@@ -16,12 +16,14 @@ from extrap_kernels.state.formats import STATE_FORMATS
 # Names in the order of their codes in a launch, which is that of the enums in csrc/core; None is code 0.
 CODES: dict[str, tuple[Optional[str], ...]] = {
     "extrapolation": (None, "past_gradient", "past_update", "extragradient", "momentum", "gradient_difference"),
+    "extrap_scale": ("absolute", "adaptive"),
     "noise": (None, "uniform", "gaussian"),
     "noise_scale": ("absolute", "tensor", "filter", "gradient"),
 }
 
 Extrapolation = Literal["past_gradient", "past_update", "extragradient", "momentum", "gradient_difference"]
 ExtrapolationNorm = Literal["global"]
+ExtrapolationScale = Literal["absolute", "adaptive"]
 Noise = Literal["gaussian", "uniform"]
 NoiseScale = Literal["absolute", "tensor", "filter", "gradient"]
 
@@ -46,6 +48,10 @@ class ExtrapolationOptions(TypedDict, total=False):
             as in the first one of ``"momentum"``, or not finite, ``y`` is ``x``. Costs one more read of what the
             direction is made of. LARS and LAMB take it with ``"momentum"`` alone. ``None`` (default): the direction
             as it is.
+        extrap_scale: ``"absolute"`` (default): 1. ``"adaptive"``: every number of the direction is multiplied by the
+            square of its base iterate, and the norm of ``extrap_norm`` is that of the direction times the base iterate
+            (ASAM, Kwon et al. 2021). Parameters that are 0 do not move: give biases and gains, which ASAM leaves as
+            they are, a param group with ``"absolute"``. LARS and LAMB take it without ``extrap_norm``.
         noise: ``"gaussian"``, ``"uniform"`` (Wen et al. 2018) or ``None`` (default): added to ``y``.
         noise_std: standard deviation (Gaussian) or half width (uniform) of the noise, in units of its scale
             (default: 0.01).
@@ -67,6 +73,7 @@ class ExtrapolationOptions(TypedDict, total=False):
     extrap_lr: Union[float, Tensor, None]
     extrap_ratio: float
     extrap_norm: Optional[ExtrapolationNorm]
+    extrap_scale: ExtrapolationScale
     noise: Optional[Noise]
     noise_std: float
     noise_scale: NoiseScale
@@ -80,6 +87,7 @@ DEFAULTS: ExtrapolationOptions = {
     "extrap_lr": None,
     "extrap_ratio": 1.0,
     "extrap_norm": None,
+    "extrap_scale": "absolute",
     "noise": None,
     "noise_std": 0.01,
     "noise_scale": "absolute",

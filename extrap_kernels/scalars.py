@@ -48,6 +48,7 @@ SCALARS = (
     Scalar("seed", "uint64"),  # of the rounding: the same on every rank
     Scalar("phase", "int64", is_option=False),
     Scalar("extrapolation", "int64"),
+    Scalar("extrap_scale", "int64"),
     Scalar("noise", "int64"),
     Scalar("noise_scale", "int64"),
     Scalar("nesterov", "int64"),

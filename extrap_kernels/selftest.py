@@ -65,9 +65,13 @@ def perturbations(name: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
         if extrapolation != "extragradient" or noise_options["noise"] is None:
             yield {"extrapolation": extrapolation, **noise_options}
     optimizer_type: Any = optimizers()[name][0]
+    yield {"extrapolation": "past_gradient", "extrap_scale": "adaptive"}
     if optimizer_type.rule.SPEC.norm is None:
-        for extrapolation in ("past_gradient", "past_update", "extragradient"):
-            yield {"extrapolation": extrapolation, "extrap_norm": "global", "extrap_lr": -0.3}
+        for extrapolation, scale in itertools.product(
+            ("past_gradient", "past_update", "extragradient"), CODES["extrap_scale"]
+        ):
+            options = {"extrap_norm": "global", "extrap_lr": -0.3, "extrap_scale": scale}
+            yield {"extrapolation": extrapolation, **options}
     if "momentum" in name or "momentum" not in inspect.signature(optimizer_type).parameters:
         yield {"extrapolation": "momentum", "extrap_norm": "global", "extrap_lr": 0.3}
     # Norms may differ in the last bit, and then a number may be rounded to its other neighbour.

@@ -131,6 +131,9 @@ class Oracle:
         extrap_lr = o["extrap_ratio"] * float(o["lr"]) if o["extrap_lr"] is None else o["extrap_lr"]
         return self.constant(float(extrap_lr))
 
+    def scaled(self, o, along):
+        return along * self.x * self.x if o["extrap_scale"] == "adaptive" else along
+
     def decay_point(self):
         return self.x
 
@@ -184,7 +187,7 @@ class Oracle:
     def extrapolate(self, o, g, l=None, scale=1.0):
         self.raw = self.unscaled(o, g, scale)  # before the decay joined it
         g, l = self.prepared(o, g, scale), self.prepared(o, g if l is None else l, scale)
-        self.y = self.x - self.inner_rate(o) * self.first_direction(o, g, l)
+        self.y = self.x - self.inner_rate(o) * self.scaled(o, self.first_direction(o, g, l))
 
     def step(self, o, g, l=None, scale=1.0):
         self.count += 1
@@ -199,7 +202,7 @@ class Oracle:
         self.y = self.x
         along = {"past_gradient": z, "gradient_difference": z, "past_update": u, "momentum": self.first_moment() or u}
         if o["extrapolation"] in along:
-            self.y = self.y - self.inner_rate(o) * along[o["extrapolation"]]
+            self.y = self.y - self.inner_rate(o) * self.scaled(o, along[o["extrapolation"]])
         if o["noise"] is not None:
             self.y = self.y + self.noise(o, self.noise_point(before), g, l)
 

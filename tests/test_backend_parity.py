@@ -202,6 +202,7 @@ def groups(draw):
         "maximize": draw(st.booleans()),
         "extrapolation": extrapolation,
         "extrap_lr": draw(st.none() | st.floats(-2, 2)),
+        "extrap_scale": draw(st.sampled_from(["absolute", "adaptive"])),
         "noise": None if extrapolation == "extragradient" else draw(st.sampled_from([None, "uniform"])),
         "noise_scale": draw(st.sampled_from(["absolute", "gradient"])),
         "seed": draw(st.integers(0, 2**64 - 1)),

@@ -21,11 +21,14 @@ RULES = {
     "lars": (ExtrapLARS, oracle.LARS, {"momentum": 0.9, "trust_coefficient": 0.3}),
     "lamb": (ExtrapLAMB, oracle.LAMB, {}),
 }
+ADAPTIVE = {"extrap_scale": "adaptive"}
 CASES = [
-    (rule, direction)
+    (rule, {**direction, **scale})
     for rule in RULES
     for direction in [*DIRECTIONS, helpers.EXTRAGRADIENT]
-    if (direction is MOMENTUM or rule not in ("lars", "lamb")) and (direction is not MOMENTUM or rule != "plain")
+    for scale in ({}, ADAPTIVE)
+    if (direction is not MOMENTUM or rule != "plain")
+    if (direction is MOMENTUM and not scale) or rule not in ("lars", "lamb")
 ]
 
 
@@ -43,9 +46,10 @@ def divided(kind, kept):
 def squares(expected, group, g, l, scale, half):
     """Of what an oracle will extrapolate along, taken on a copy."""
     trial = copy.deepcopy(expected)
+    unit = trial.x.value if group["extrap_scale"] == "adaptive" else 1.0
     if not half and group["extrapolation"] == "momentum":
         moment = trial.first_moment()
-        return 0.0 if moment is None else float((moment.value**2).sum())
+        return 0.0 if moment is None else float(((moment.value * unit) ** 2).sum())
     trial.raw = trial.unscaled(group, g, scale)
     g, l = (trial.prepared(group, each, scale) for each in (g, g if l is None else l))
     if half:
@@ -54,7 +58,7 @@ def squares(expected, group, g, l, scale, half):
         trial.count += 1
         u, z = trial.update(group, g, l - g if group["extrapolation"] == "gradient_difference" else l)
         along = u if group["extrapolation"] == "past_update" else z
-    return float((along.value**2).sum())
+    return float(((along.value * unit) ** 2).sum())
 
 
 def make(backend, rule, direction, dtype=torch.float32, **options):
@@ -104,7 +108,7 @@ def test_distance_is_the_radius(backend, rule, direction):
             (expected.extrapolate if half else expected.step)(*each)
 
     for t in range(3):
-        if direction is helpers.EXTRAGRADIENT:
+        if direction["extrapolation"] == "extragradient":
             feed(optimizer, 2 * t)
             expect(half=True)
             optimizer.extrapolate(grad_scale=3.0)
@@ -114,7 +118,7 @@ def test_distance_is_the_radius(backend, rule, direction):
         expect(half=False)
         optimizer.step()
         oracle.assert_matches(optimizer, oracles)
-    assert sum(kept) > 0 or direction is helpers.EXTRAGRADIENT
+    assert sum(kept) > 0 or direction["extrapolation"] == "extragradient"
 
 
 def distance(optimizer, params):
@@ -193,10 +197,11 @@ def test_off_changes_no_bit_and_state_dicts_resume(backend):
     helpers.assert_same_bits(helpers.snapshot(other), helpers.snapshot(through))
 
 
+@pytest.mark.parametrize("scale", [{}, ADAPTIVE], ids=helpers.describe)
 @pytest.mark.parametrize("direction", [*DIRECTIONS, helpers.EXTRAGRADIENT], ids=helpers.describe)
-def test_bits_are_those_of_the_reference(backend, direction):
+def test_bits_are_those_of_the_reference(backend, direction, scale):
     """Norms are taken in float64 and may differ there in the last bit, which a float32 hardly ever shows."""
-    optimizer, reference = (make(name, "momentum", direction) for name in (backend, "reference"))
+    optimizer, reference = (make(name, "momentum", direction, **scale) for name in (backend, "reference"))
     for each in (optimizer, reference):
         helpers.train(each, steps=3)
     helpers.assert_same_bits(helpers.snapshot(optimizer)[0], helpers.snapshot(reference)[0])
@@ -211,6 +216,30 @@ def test_tensor_learning_rates_are_divided_where_they_are(backend):
     for optimizer in (by_number, by_tensor):
         helpers.train(optimizer, steps=2)
     helpers.assert_same_bits(helpers.snapshot(by_tensor), helpers.snapshot(by_number))
+
+
+def test_adaptive_radius_is_in_units_of_the_weights(backend):
+    """ASAM: the distance of y from x, each number over its weight, is the radius; weights that are 0 do not move."""
+    params = helpers.zoo(backend, names=("matrix", "blocks"))
+    options = {"extrap_lr": RADIUS, "extrap_norm": "global", **ADAPTIVE, **helpers.EXTRAGRADIENT}
+    optimizer = ExtrapSGD(params, lr=0.1, backend=backend, **options)
+    with torch.no_grad():
+        params[0][0, :2] = 0.0
+    helpers.set_gradients(params, seed=0)
+    optimizer.extrapolate()
+    distances = [((optimizer.base_of(p) - p) / optimizer.base_of(p)).detach().double() for p in params]
+    assert distances[0][0, :2].isnan().all()
+    norm = sum(float(d.nan_to_num().square().sum()) for d in distances) ** 0.5
+    assert norm == pytest.approx(RADIUS, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer_type", [ExtrapLARS, ExtrapLAMB])
+def test_rules_with_norms_refuse_the_adaptive_scale_with_it(backend, optimizer_type):
+    options = {**MOMENTUM, **ADAPTIVE, "momentum": 0.9} if optimizer_type is ExtrapLARS else {**MOMENTUM, **ADAPTIVE}
+    optimizer = optimizer_type(helpers.zoo(backend, names=["matrix"]), backend=backend, **options)
+    helpers.train(optimizer, steps=1)
+    with pytest.raises(ValueError, match="Invalid extrap_scale value: 'adaptive' with extrap_norm='global': LA"):
+        optimizer_type(helpers.zoo(backend), extrap_norm="global", **options)
 
 
 @pytest.mark.parametrize("optimizer_type", [ExtrapLARS, ExtrapLAMB])

@@ -13,6 +13,7 @@ STEPS = 6
 RHO, LR, MU = 0.2, 0.1, 0.9
 GLOBAL = {"extrap_norm": "global"}
 SAM = {"extrapolation": "extragradient", "extrap_lr": -RHO, **GLOBAL}
+ADAPTIVE = {"extrap_scale": "adaptive"}
 
 
 def start(dtype=torch.float64, device="cpu"):
@@ -83,6 +84,21 @@ def test_msam(backend):
     assert_close(found, w)
 
 
+def test_adaptive_msam(backend):
+    """MSAM with ASAM's scale, and norm, of the weights: of those where the perturbation begins."""
+    options = {"extrapolation": "momentum", "extrap_lr": RHO, **GLOBAL, **ADAPTIVE}
+    _, _, found = run(backend, momentum=MU, **options)
+    w = weights_of(backend)
+    v, radius = [torch.zeros_like(each) for each in w], 0.0
+    for t in range(STEPS):
+        g = gradient(moved(w, -radius, [a * a * b for a, b in zip(w, v)]), t)
+        before = norm([a * b for a, b in zip(w, v)])
+        v = [MU * a + b for a, b in zip(v, g)]
+        w = moved(w, -LR, v)
+        radius = RHO / before if before else 0.0
+    assert_close(found, w)
+
+
 def test_adamw_msam_with_a_warm_up(backend):
     """Along the first moment without bias correction, and off for the first steps."""
     decay, eps, warm_up = 0.1, 1e-8, 2
@@ -122,6 +138,31 @@ def sam_by_hand(w, take, steps=STEPS):
 def test_sam(backend):
     _, _, found = run(backend, momentum=MU, **SAM)
     assert_close(found, sam_by_hand(weights_of(backend), lambda w, t, half: gradient(w, t)))
+
+
+def test_asam(backend):
+    """Kwon et al. 2021, algorithm 1: scaled by the weights; a bias, whose scale is 1, in a group of its own."""
+    params = [torch.nn.Parameter(w) for w in weights_of(backend)]
+    first, bias, last = params
+    groups = [{"params": [first, last], **ADAPTIVE}, {"params": [bias]}]
+    optimizer = ExtrapSGD(groups, lr=LR, momentum=MU, backend=backend, **SAM)
+    w, v = weights_of(backend), [torch.zeros_like(p) for p in params]
+    for t in range(STEPS):
+
+        def closure(t=t):
+            optimizer.zero_grad()
+            loss = loss_of(params, t)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        scale = [w[0].abs(), torch.ones_like(w[1]), w[2].abs()]
+        scaled = [s * g for s, g in zip(scale, gradient(w, t))]
+        ascent = [s * g for s, g in zip(scale, scaled)]
+        g = gradient(moved(w, RHO / norm(scaled), ascent), t)
+        v = [MU * a + b for a, b in zip(v, g)]
+        w = moved(w, -LR, v)
+        assert_close(params, w)
 
 
 def test_sam_of_each_workers_own_gradient(backend):

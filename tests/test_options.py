@@ -40,6 +40,7 @@ NAN, INF = float("nan"), float("inf")
             {"extrapolation": "momentum", "extrap_norm": "global"},
             "Invalid momentum value: 0 with extrapolation='momentum'",
         ),
+        ({"extrap_scale": "filter"}, "Invalid extrap_scale value: 'filter'.*'adaptive'"),
         ({"noise": "laplace"}, "Invalid noise value: 'laplace'.*'gaussian'"),
         ({"noise_std": -0.1}, "Invalid noise_std value: -0.1"),
         ({"noise_std": NAN}, "Invalid noise_std value: nan"),

@@ -83,6 +83,16 @@ def test_formats(variant, param, gradient, phase, extrapolation, triton):
         assert not (found := difference(case, triton)), found
 
 
+@pytest.mark.parametrize("phase, extrapolation", DIRECTIONS)
+@pytest.mark.parametrize("param, gradient", [(torch.float32, torch.float32), *FORMATS])
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_adaptive_scale(variant, param, gradient, phase, extrapolation, triton):
+    options = {"extrap_scale": "adaptive", "extrapolation": extrapolation}
+    for decay, has_local in itertools.product((0.0, 0.1), (False, True)):
+        case = Case(*variant, {**options, "weight_decay": decay}, phase, param, gradient, has_local=has_local)
+        assert not (found := difference(case, triton)), found
+
+
 @pytest.mark.parametrize("param", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("scale", CODES["noise_scale"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)

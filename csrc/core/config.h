@@ -30,29 +30,30 @@ constexpr const char* kNormNames[] = {"none", "gradient", "update"};
 using Flag = int64_t;  // 0 or 1
 
 // X(type, name, default). Each takes 8 bytes, in the order in which Python packs them into a row.
-#define EXTRAP_FOR_EACH_SCALAR(X)                         \
-  X(double, lr, 0)                                        \
-  X(double, extrap_lr, 0)                                 \
-  X(double, extrap_ratio, 1)                              \
-  X(double, weight_decay, 0)                              \
-  X(double, momentum, 0)                                  \
-  X(double, dampening, 0)                                 \
-  X(double, beta1, 0)                                     \
-  X(double, beta2, 0)                                     \
-  X(double, eps, 0)                                       \
-  X(double, trust_coefficient, 1)                         \
-  X(double, noise_std, 0)                                 \
-  X(double, grad_scale, 1)                                \
-  X(double, clip, 1)                                      \
-  X(uint64_t, key, 0)  /* of the noise: seed + rank */    \
-  X(uint64_t, seed, 0) /* of the rounding of the state */ \
-  X(Phase, phase, Phase::update)                          \
-  X(Extrapolation, extrapolation, Extrapolation::none)    \
-  X(Noise, noise, Noise::none)                            \
-  X(NoiseScale, noise_scale, NoiseScale::absolute)        \
-  X(Flag, nesterov, 0)                                    \
-  X(Flag, maximize, 0)                                    \
-  X(Flag, decoupled_weight_decay, 0)                      \
+#define EXTRAP_FOR_EACH_SCALAR(X)                                   \
+  X(double, lr, 0)                                                  \
+  X(double, extrap_lr, 0)                                           \
+  X(double, extrap_ratio, 1)                                        \
+  X(double, weight_decay, 0)                                        \
+  X(double, momentum, 0)                                            \
+  X(double, dampening, 0)                                           \
+  X(double, beta1, 0)                                               \
+  X(double, beta2, 0)                                               \
+  X(double, eps, 0)                                                 \
+  X(double, trust_coefficient, 1)                                   \
+  X(double, noise_std, 0)                                           \
+  X(double, grad_scale, 1)                                          \
+  X(double, clip, 1)                                                \
+  X(uint64_t, key, 0)  /* of the noise: seed + rank */              \
+  X(uint64_t, seed, 0) /* of the rounding of the state */           \
+  X(Phase, phase, Phase::update)                                    \
+  X(Extrapolation, extrapolation, Extrapolation::none)              \
+  X(ExtrapolationScale, extrap_scale, ExtrapolationScale::absolute) \
+  X(Noise, noise, Noise::none)                                      \
+  X(NoiseScale, noise_scale, NoiseScale::absolute)                  \
+  X(Flag, nesterov, 0)                                              \
+  X(Flag, maximize, 0)                                              \
+  X(Flag, decoupled_weight_decay, 0)                                \
   X(Flag, layer_adaptation, 1) /* of rules with a norm */
 
 struct StepConfig {

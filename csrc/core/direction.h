@@ -11,6 +11,9 @@ enum class Extrapolation : int64_t { none, past_gradient, past_update, extragrad
 constexpr const char* kExtrapolationNames[] = {"none",          "past_gradient", "past_update",
                                                "extragradient", "momentum",      "gradient_difference"};
 
+enum class ExtrapolationScale : int64_t { absolute, adaptive };
+constexpr const char* kExtrapolationScaleNames[] = {"absolute", "adaptive"};
+
 inline namespace EXTRAP_ISA {
 
 // The gradient that the rule makes its direction z of. g: the averaged one; l: this worker's own.
@@ -20,14 +23,25 @@ EXTRAP_HD V extrapolated_gradient(Extrapolation direction, V g, V l) {
   return l;
 }
 
-// y without its noise. u: the update; z: the rule's direction for a gradient; m: the first moment, as it is; lr: the
-// inner learning rate.
+// Along which y lies from x. u: the update; z: the rule's direction for a gradient; m: the first moment, as it is.
+template <class V>
+EXTRAP_HD V extrapolation_along(Extrapolation direction, V u, V z, V m) {
+  if (direction == Extrapolation::past_update) return u;
+  if (direction == Extrapolation::momentum) return m;
+  return z;
+}
+
+// What extrap_norm takes the norm of. adaptive: every number is in units of its element of x.
+template <class V>
+EXTRAP_HD V measured(bool adaptive, V along, V x) {
+  return adaptive ? along * x : along;
+}
+
+// y without its noise. lr: the inner learning rate.
 template <class V, class A>
-EXTRAP_HD V extrapolated(Extrapolation direction, V x, V u, V z, V m, A lr) {
-  if (direction == Extrapolation::past_gradient || direction == Extrapolation::gradient_difference) return x - z * lr;
-  if (direction == Extrapolation::past_update) return x - u * lr;
-  if (direction == Extrapolation::momentum) return x - m * lr;
-  return x;  // extragradient: the next gradient, taken at x, extrapolates
+EXTRAP_HD V extrapolated(bool adaptive, V x, V along, A lr) {
+  if (adaptive) along = along * x * x;
+  return x - along * lr;
 }
 
 }  // namespace EXTRAP_ISA

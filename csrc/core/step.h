@@ -16,7 +16,7 @@ struct StepConstants {
   A lr, extrap_lr, decay, shrink, noise_std, grad_scale, clip;
   Extrapolation extrapolation;
   // raw: the rule sees the gradient as it is, which one branch tells instead of four.
-  bool extrapolates, adopts, raw, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
+  bool extrapolates, adaptive, adopts, raw, scaled, clipped, maximize, coupled, decoupled, gradient_noise;
 
   static EXTRAP_HD bool is_coupled(const StepConfig& c, bool own_decay) {
     return c.weight_decay != 0 && !own_decay && c.decoupled_weight_decay == 0;
@@ -34,6 +34,7 @@ struct StepConstants {
         // A direction that is not finite moves nothing by a learning rate of 0.
         extrapolation(extrap_lr == 0 ? Extrapolation::none : c.extrapolation),
         extrapolates(c.phase == Phase::extrapolate),
+        adaptive(c.extrap_scale == ExtrapolationScale::adaptive),
         adopts(extrap::adopts(c)),
         raw(c.grad_scale == 1 && c.clip == 1 && c.maximize == 0 && !is_coupled(c, own_decay)),
         scaled(c.grad_scale != 1),
@@ -80,19 +81,27 @@ EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l
   rule.direction(g, extrapolated_gradient(c.extrapolation, g, l), x, buffers, u, z);
   if (c.decoupled) x = x * c.shrink;
   x = x - u * c.lr;
+  // extragradient: the next gradient, taken at x, extrapolates.
+  if (c.extrapolation == Extrapolation::none || c.extrapolation == Extrapolation::extragradient) return x;
   V m = u;
   if constexpr (Rule::Buffers::kCount > 0) m = buffers[0];
-  return extrapolated(c.extrapolation, x, u, z, m, c.extrap_lr);
+  return extrapolated(c.adaptive, x, extrapolation_along(c.extrapolation, u, z, m), c.extrap_lr);
 }
 
 // The extrapolate phase: returns y from the gradient at x and leaves all else as it is. g and l are prepared.
 template <class Rule, class V, class A>
 EXTRAP_HD V extragradient_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V x, const V* buffers) {
   if (c.extrapolation == Extrapolation::none) return x;
-  return x - rule.extragradient_direction(g, l, buffers) * c.extrap_lr;
+  return extrapolated(c.adaptive, x, rule.extragradient_direction(g, l, buffers), c.extrap_lr);
 }
 
-// Whether direction_to_come() reads a buffer. x it reads where the decay joins the gradient.
+// Whether the norm of what is extrapolated along takes x: where the decay joins the gradient, or as a unit.
+template <class A>
+EXTRAP_HD bool reads_base(const StepConstants<A>& c) {
+  return c.adaptive || (c.coupled && c.extrapolation != Extrapolation::momentum);
+}
+
+// Whether direction_to_come() reads a buffer.
 template <class Rule, class A>
 EXTRAP_HD bool reads_buffer(const StepConstants<A>& c, int buffer) {
   return c.extrapolation == Extrapolation::past_update || !Rule::Buffers::is_signed(buffer);

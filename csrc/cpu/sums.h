@@ -67,8 +67,8 @@ EXTRAP_HD void prefetch_direction(const Block<Rule, Types>& b, const StepConstan
   for (int k = 0; k < b.kBuffers; ++k)
     if (of_momentum ? k == 0 : reads_buffer<Rule>(c, k))
       prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
+  if (reads_base(c)) prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
   if (of_momentum) return;
-  if (c.coupled) prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
   prefetch<Prefetch::to_sum>(b.gradient, kBlock * sizeof *b.gradient);
   if (b.local) prefetch<Prefetch::to_sum>(b.local, kBlock * sizeof *b.local);
 }
@@ -100,7 +100,7 @@ NormSums norm(const StepConfig& config, const TensorEntry& t, int64_t begin, int
   return {of_x.total(), of_scaled.total()};
 }
 
-// What the step will extrapolate along, for the elements of a block; of the momentum, as it is before the step.
+// What the norm is taken of for the elements of a block: what the step will extrapolate along, in its units.
 template <class Rule, class Types>
 EXTRAP_HD void direction_block(const StepConstants<typename Types::A>& c, const Rule& rule, const Block<Rule, Types>& b,
                                typename Types::A* along) {
@@ -112,18 +112,24 @@ EXTRAP_HD void direction_block(const StepConstants<typename Types::A>& c, const 
     V buffers[kBuffers > 0 ? kBuffers : 1] = {}, x = {};
     for (int k = 0; k < kBuffers; ++k)
       if (reads_buffer<Rule>(c, k)) buffers[k] = b.template load_buffer<V>(k, i);
-    if (c.coupled) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    if (reads_base(c)) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
     const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
     const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
-    store(along + i, direction_to_come(rule, c, g, l, x, buffers));
+    store(along + i, measured(c.adaptive, direction_to_come(rule, c, g, l, x, buffers), x));
   }
 }
 
+// Of the momentum, as it is before the step.
 template <class Rule, class Types>
-EXTRAP_HD void momentum_block(const Block<Rule, Types>& b, typename Types::A* along) {
+EXTRAP_HD void momentum_block(const StepConstants<typename Types::A>& c, const Block<Rule, Types>& b,
+                              typename Types::A* along) {
   using V = typename VectorOf<typename Types::A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(typename Types::A));
-  for (int i = 0; i < kBlock; i += kLanes) store(along + i, b.template load_buffer<V>(0, i));
+  for (int i = 0; i < kBlock; i += kLanes) {
+    V x = {};
+    if (reads_base(c)) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    store(along + i, measured(c.adaptive, b.template load_buffer<V>(0, i), x));
+  }
 }
 
 template <class Rule, class Types>
@@ -137,7 +143,7 @@ double direction(const StepConfig& config, const TensorEntry& t, int64_t begin, 
   alignas(64) A along[kBlock];
   const auto add = [&](const Block<Rule, Types>& b, int64_t in_tensor) {
     if constexpr (Block<Rule, Types>::kBuffers > 0)
-      if (of_momentum) momentum_block(b, along);
+      if (of_momentum) momentum_block(c, b, along);
     if constexpr (Rule::kNorm == Norm::none)
       if (!of_momentum) direction_block<Rule, Types>(c, rule, b, along);
     for (int64_t k = in_tensor; k < kBlock; ++k) along[k] = 0;

@@ -300,8 +300,8 @@ void CudaPlan::add_direction_square_sum(const py::bytes& row, const py::dict& de
   const BoundUse use(bucket_);
   LaunchHeader h = header(row, device_scalars);
   h.total = reinterpret_cast<double*>(total);
-  if (h.config.extrapolation == Extrapolation::momentum && !bucket_.in_blocks())
-    return add_momentum_square_sum(h, stream);
+  const bool as_it_is = h.config.extrap_scale == ExtrapolationScale::absolute && !bucket_.in_blocks();
+  if (h.config.extrapolation == Extrapolation::momentum && as_it_is) return add_momentum_square_sum(h, stream);
   Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
   if (has_local_gradients()) columns.add(kLocal);
   if (bucket_.has_base() && adopts(h.config)) columns.add(kY);

@@ -131,8 +131,8 @@ struct NormSource : RuleSource<RuleOf, Types, kScaledBuffers<RuleOf<float>>> {
   }
 };
 
-// The squares of what the step will extrapolate along: of rules without norms all but the momentum, and of every rule
-// the momentum in blocks as it is before the step. (In other formats it is a BufferSource.)
+// The squares of what the step will extrapolate along, in its units: of rules without norms all directions, and of
+// every rule the momentum in blocks, as it is before the step. (As it is and in other formats, that is a BufferSource.)
 template <template <class> class RuleOf, class Types>
 struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCount> {
   using Source = RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCount>;
@@ -155,7 +155,7 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
   EXTRAP_HD void add(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
     const Extrapolation along = this->constants.extrapolation;
     if (along == Extrapolation::momentum) {
-      if constexpr (kInBlocks<Buffer>) add_momentum(part, place, sums);
+      if constexpr (kBuffers > 0) add_momentum(part, place, sums);
     } else if (along != Extrapolation::none) {
       if constexpr (Rule::kNorm == Norm::none) add_direction(part, place, sums);
     }
@@ -164,12 +164,16 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
  private:
   template <class Place>
   EXTRAP_HD void add_momentum(const Part<kPart>& part, const Place& place, double (&sums)[kValues][kPart]) const {
+    const StepConstants<A>& c = this->constants;
+    Tile<typename Source::Base, kPart> xs;
     Tile<Buffer, kPart> moments;
     Exponents<kPart> e;
+    xs.packet = {};
+    if (reads_base(c)) this->load_x(part, place, xs);
     this->load_buffer(0, part, place, moments, e);
     EXTRAP_UNROLL
     for (int k = 0; k < kPart; ++k)
-      if (part.has(k)) add_square(Source::moment(0, moments, e, k), sums[0][k]);
+      if (part.has(k)) add_square(measured(c.adaptive, Source::moment(0, moments, e, k), xs[k]), sums[0][k]);
   }
 
   template <class Place>
@@ -180,7 +184,7 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
     Exponents<kPart> es[kBuffers > 0 ? kBuffers : 1];
     Tile<G, kPart> gs, ls;
     xs.packet = {};
-    if (c.coupled) this->load_x(part, place, xs);
+    if (reads_base(c)) this->load_x(part, place, xs);
     gs.load(this->gradient, part, place);
     ls = gs;
     if (local) ls.load(local, part, place);
@@ -197,7 +201,7 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
       EXTRAP_UNROLL
       for (int b = 0; b < kBuffers; ++b) own[b] = Source::moment(b, moments[b], es[b], k);
       const A g = prepared_gradient(c, gs[k], xs[k]), l = prepared_gradient(c, ls[k], xs[k]);
-      add_square(direction_to_come(this->rule, c, g, l, xs[k], own), sums[0][k]);
+      add_square(measured(c.adaptive, direction_to_come(this->rule, c, g, l, xs[k], own), xs[k]), sums[0][k]);
       EXTRAP_REREAD_MEMORY();
     }
   }

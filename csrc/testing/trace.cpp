@@ -48,7 +48,11 @@ class TracedStep {
     V buffers[kMaxBuffers];
     if constexpr (Rule::kNorm == Norm::none) {
       load(buffers);
-      if (is_measured(c)) recorder.output("measured", direction_to_come(rule, c, g, l, x, buffers));
+      if (is_measured(c)) {
+        const V along =
+            c.extrapolation == Extrapolation::momentum ? buffers[0] : direction_to_come(rule, c, g, l, x, buffers);
+        recorder.output("measured", measured(c.adaptive, along, x));
+      }
     }
     load(buffers);
     V y = c.extrapolates ? extragradient_step(rule, c, g, l, x, buffers) : corrected_step(rule, c, g, l, x, buffers);
@@ -62,7 +66,7 @@ class TracedStep {
  private:
   // Whether the norm may be taken of what this step computes to extrapolate along.
   static bool is_measured(const StepConstants<A>& c) {
-    return c.extrapolation != Extrapolation::none && c.extrapolation != Extrapolation::momentum &&
+    return c.extrapolation != Extrapolation::none && (c.extrapolation != Extrapolation::momentum || kBuffers > 0) &&
            (c.extrapolation == Extrapolation::extragradient) == c.extrapolates;
   }
 

@@ -63,17 +63,22 @@ def _unscaled(grad: Tensor, like: Tensor, maximize: bool, grad_scale: float, cli
     return -grad if maximize else grad
 
 
-def _extrapolated(group: Mapping[str, Any], x: Tensor, u: Tensor, z: Tensor, m: Tensor, extrap_lr: float) -> Tensor:
-    """Return ``y`` without noise. A new direction is a line here."""
-    if extrap_lr == 0:
-        return x  # also where the direction is not finite
+def _extrapolation_along(group: Mapping[str, Any], u: Tensor, z: Tensor, m: Tensor) -> Optional[Tensor]:
+    """Return what ``y`` lies along after an update, or None where it is ``x``. A new direction is a line here."""
     if group["extrapolation"] in ("past_gradient", "gradient_difference"):
-        return x - z * extrap_lr
+        return z
     if group["extrapolation"] == "past_update":
-        return x - u * extrap_lr
-    if group["extrapolation"] == "momentum":
-        return x - m * extrap_lr
-    return x
+        return u
+    return m if group["extrapolation"] == "momentum" else None
+
+
+def _extrapolated(group: Mapping[str, Any], x: Tensor, along: Optional[Tensor], extrap_lr: float) -> Tensor:
+    """Return ``y`` without noise."""
+    if along is None or extrap_lr == 0:
+        return x  # also where the direction is not finite
+    if group["extrap_scale"] == "adaptive":
+        along = along * x * x
+    return x - along * extrap_lr
 
 
 class _Numbers(NamedTuple):
@@ -129,12 +134,17 @@ def direction_of(
     grad: Tensor,
     local: Optional[Tensor],
 ) -> Tensor:
-    """Return what the step extrapolates along, of ``"momentum"`` as it is before the step; for the arguments see below.
+    """Return what ``extrap_norm`` takes the norm of, of ``"momentum"`` as it is before the step.
 
-    Not for rules with a norm, but along the momentum.
+    That is the direction in its units: with ``extrap_scale="adaptive"``, those of ``x`` before the step. For the
+    arguments see :func:`step_parameter`. Not for rules with a norm, but along the momentum.
     """
     n = _read(rule, layout, launch, entry, state, grad, local)
-    group, step = launch.group, int(state["step"]) + 1
+    along = _direction_to_come(rule, launch.group, int(state["step"]) + 1, n)
+    return along * n.x if launch.group["extrap_scale"] == "adaptive" else along
+
+
+def _direction_to_come(rule: ModuleType, group: Mapping[str, Any], step: int, n: _Numbers) -> Tensor:
     if group["extrapolation"] == "momentum":
         return next(iter(n.buffers.values()))
     if group["extrapolation"] == "past_update":
@@ -175,9 +185,8 @@ def step_parameter(
     scales = rule.SPEC.norm is not None and launch.layer_adaptation
     trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
     if launch.phase is Phase.EXTRAPOLATE:
-        if extrap_lr != 0:
-            x = x - rule.extragradient_direction(group, step, g, l, buffers, trust) * extrap_lr
-        param.copy_(_like(param, x))
+        along = rule.extragradient_direction(group, step, g, l, buffers, trust)
+        param.copy_(_like(param, _extrapolated(group, x, along, extrap_lr)))
         return
     state["step"] += 1
     has_noise = launch.noise is not None and (launch.noise_scale != "filter" or param.dim() > 1)
@@ -193,7 +202,8 @@ def step_parameter(
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
-    y = _extrapolated(group, x, u, z, next(iter(buffers.values()), u), extrap_lr)
+    along = _extrapolation_along(group, u, z, next(iter(buffers.values()), u))
+    y = _extrapolated(group, x, along, extrap_lr)
     if launch.noise is not None and has_noise:
         at = _positions(param, entry.shard)
         n = noise(launch.noise, at, key=int(values["key"]), parameter=entry.index, step=step)

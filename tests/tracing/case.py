@@ -66,7 +66,8 @@ class Case:
     def is_measured(self) -> bool:
         """Whether the norm may be taken of what this step computes to extrapolate along."""
         along, half = self.group["extrapolation"], self.phase is Phase.EXTRAPOLATE
-        return self.spec.norm is None and along not in (None, "momentum") and (along == "extragradient") == half
+        exists = along is not None and (along != "momentum" or bool(self.buffers))
+        return self.spec.norm is None and exists and (along == "extragradient") == half
 
     @property
     def arithmetic(self) -> torch.dtype:

@@ -18,9 +18,10 @@ from extrap_kernels.triton_kernels.kernels.scalars import (
 
 EXTRAP_LR, EXTRAP_LR_AT, EXTRAP_RATIO = slot("extrap_lr"), address_slot("extrap_lr"), slot("extrap_ratio")
 EXTRAPOLATION = slot("extrapolation")
-PAST_GRADIENT, PAST_UPDATE = code("extrapolation", "past_gradient"), code("extrapolation", "past_update")
+NONE, PAST_UPDATE = code("extrapolation", None), code("extrapolation", "past_update")
 EXTRAGRADIENT, MOMENTUM = code("extrapolation", "extragradient"), code("extrapolation", "momentum")
 GRADIENT_DIFFERENCE = code("extrapolation", "gradient_difference")
+EXTRAP_SCALE, ADAPTIVE = slot("extrap_scale"), code("extrap_scale", "adaptive")
 
 
 class Extrapolation(NamedTuple):
@@ -28,10 +29,11 @@ class Extrapolation(NamedTuple):
 
     lr: Any
     moves: Any  # also a direction that is not finite moves nothing by a learning rate of 0
-    past_gradient: Any
+    moves_after_update: Any  # extragradient moves on its own
     past_update: Any
     momentum: Any
     gradient_difference: Any
+    adaptive: Any
 
 
 @triton.jit
@@ -43,10 +45,11 @@ def extrapolation(scalars, A: tl.constexpr):
     return Extrapolation(
         lr,
         moves,
-        moves & ((direction == PAST_GRADIENT) | (direction == GRADIENT_DIFFERENCE)),
-        moves & (direction == PAST_UPDATE),
-        moves & (direction == MOMENTUM),
+        moves & (direction != NONE) & (direction != EXTRAGRADIENT),
+        direction == PAST_UPDATE,
+        direction == MOMENTUM,
         direction == GRADIENT_DIFFERENCE,
+        whole_number(scalars, EXTRAP_SCALE) == ADAPTIVE,
     )
 
 
@@ -57,11 +60,22 @@ def extrapolated_gradient(e, g, l):
 
 
 @triton.jit
-def extrapolated(e, x, u, z, m):
-    """Return ``y`` after an update, without noise: ``x`` itself for ``extragradient``, which moves on its own."""
-    y = tl.where(e.past_gradient, x - z * e.lr, x)
-    y = tl.where(e.momentum, x - m * e.lr, y)
-    return tl.where(e.past_update, x - u * e.lr, y)
+def extrapolation_along(e, u, z, m):
+    """Return what ``y`` lies along after an update."""
+    return tl.where(e.past_update, u, tl.where(e.momentum, m, z))
+
+
+@triton.jit
+def measured(e, along, x):
+    """Return what ``extrap_norm`` takes the norm of: with the adaptive scale, numbers in units of ``x``."""
+    return tl.where(e.adaptive, along * x, along)
+
+
+@triton.jit
+def extrapolated(e, moves, x, along):
+    """Return ``y`` without noise; ``moves``: whether it is not ``x``."""
+    along = tl.where(e.adaptive, along * x * x, along)
+    return tl.where(moves, x - along * e.lr, x)
 
 
 @triton.jit

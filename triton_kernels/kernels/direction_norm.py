@@ -7,7 +7,7 @@ import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.buffers import load_buffer, load_buffers
-from extrap_kernels.triton_kernels.kernels.direction import extrapolated_gradient, extrapolation
+from extrap_kernels.triton_kernels.kernels.direction import extrapolated_gradient, extrapolation, measured
 from extrap_kernels.triton_kernels.kernels.formats import load
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
 from extrap_kernels.triton_kernels.kernels.norms import total_of
@@ -37,14 +37,14 @@ def direction_of(
     BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Return the direction at ``left`` elements from ``start``; past them, it may be anything."""
+    """Return the direction, in its units, at ``left`` elements from ``start``; past them, it may be anything."""
+    mask = tl.arange(0, BLOCK) < left
+    x = tl.zeros((BLOCK,), A)
+    if e.adaptive | (prepare.coupled & (ALONG != "momentum")):
+        x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
     if ALONG == "momentum":
         along = load_buffer(t, 0, start, left, True, SIGNED, A, BLOCK, ALIGNED)
     else:
-        mask = tl.arange(0, BLOCK) < left
-        x = tl.zeros((BLOCK,), A)
-        if prepare.coupled:
-            x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         l = g
         if t.local != 0:
@@ -54,7 +54,7 @@ def direction_of(
             along, z, buffers = DIRECTION(rule, g, l, x, buffers)
         else:
             along = EXTRAGRADIENT_DIRECTION(rule, g, extrapolated_gradient(e, g, l), buffers)
-    return along
+    return measured(e, along, x)
 
 
 @triton.jit

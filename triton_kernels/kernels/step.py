@@ -16,6 +16,7 @@ from extrap_kernels.triton_kernels.kernels.direction import (
     extrapolated,
     extrapolated_gradient,
     extrapolation,
+    extrapolation_along,
     returns_to_base,
 )
 from extrap_kernels.triton_kernels.kernels.formats import load, square_root, store
@@ -102,7 +103,7 @@ def step_elements(
             l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
         if PHASE == "extrapolate":
-            y = tl.where(e.moves, x - EXTRAGRADIENT_DIRECTION(rule, g, l, buffers) * e.lr, x)
+            y = extrapolated(e, e.moves, x, EXTRAGRADIENT_DIRECTION(rule, g, l, buffers))
         else:
             u, z, buffers = DIRECTION(rule, g, extrapolated_gradient(e, g, l), x, buffers)
             if not ROUNDS:
@@ -111,7 +112,7 @@ def step_elements(
             m = u
             if BUFFERS > 0:
                 m = buffers[0]
-            y = extrapolated(e, x, u, z, m)
+            y = extrapolated(e, e.moves_after_update, x, extrapolation_along(e, u, z, m))
             if NOISE is not None:
                 if noise.place.first >= 0:
                     y = with_noise(noise, y, l, start, NOISE, SHARDED, BLOCK, ALIGNED)
