@@ -11,6 +11,7 @@ from torch import Tensor
 
 import extrap_kernels.testing  # noqa: F401, registers cuda-emulated
 from extrap_kernels import _C
+from extrap_kernels.state.recovery import INNER_LR
 
 SECTOR = 32  # bytes
 
@@ -60,6 +61,6 @@ def of_step(
     optimizer = optimizer_type([param], backend="cuda-emulated", **options)
     optimizer.step()
     accesses = np.array(_C.testing.recorded_accesses(optimizer.step), dtype=np.int64)
-    state = [value for name, value in optimizer.state[param].items() if name != "step"]
+    state = [value for name, value in optimizer.state[param].items() if name not in ("step", INNER_LR)]
     found = sectors(accesses, [param.data, param.grad, *state])
     return Traffic(int(accesses[:, 1].sum()) / numel, SECTOR * found / numel)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bench import twins
 from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapLARS, ExtrapSGD
+from extrap_kernels.options import DEFAULTS
 from extrap_kernels.state.blocks import BLOCK
+from extrap_kernels.state.layout import StateLayout
 
 OURS: dict[str, Any] = {"sgd": ExtrapSGD, "adamw": ExtrapAdamW, "lars": ExtrapLARS, "lamb": ExtrapLAMB}
 # Rules that torch has as well.
@@ -42,8 +44,8 @@ def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
     state_dtype = options.get("state_dtype", torch.float32)
     # Codes and their exponents. Vectors and small matrices stay in float32, which is not counted here.
     buffers = BUFFERS[rule] * (1 + 1 / BLOCK if state_dtype == torch.uint8 else state_dtype.itemsize)
-    plain = options.get("extrapolation", "past_gradient") is None and options.get("noise") is None
-    has_base = not plain or dtype != torch.float32
+    group = {**DEFAULTS, **OPTIONS[rule], **options}
+    has_base = StateLayout.of(OURS[rule].rule.SPEC, group, dtype).has_base
     moved = 2 * dtype.itemsize + (8 if has_base else dtype.itemsize) + 2 * buffers
     if "max_grad_norm" in options:
         moved += dtype.itemsize

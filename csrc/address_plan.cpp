@@ -6,12 +6,14 @@
 namespace extrap {
 namespace {
 
-enum Cell : size_t { kStep, kY, kBase, kGradient, kLocal, kAligned, kFirstBuffer };
+enum Cell : size_t { kStep, kInnerLr, kY, kBase, kGradient, kLocal, kAligned, kFirstBuffer };
 
 int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer)); }
 
-void write_row(const TensorEntry& t, const void* step, int buffers, bool exponents, int64_t* row) {
+void write_row(const TensorEntry& t, const void* step, const void* inner_lr, int buffers, bool exponents,
+               int64_t* row) {
   row[kStep] = address(step);
+  row[kInnerLr] = address(inner_lr);
   row[kY] = address(t.y);
   row[kBase] = address(t.base);
   // An empty tensor may lie nowhere, and its step counts nevertheless.
@@ -41,7 +43,8 @@ void AddressPlan::write_rows(const py::buffer& table, size_t first, size_t width
   int64_t* rows = static_cast<int64_t*>(info.ptr) + first;
   for (size_t i = 0; i < bucket_.size(); ++i) rows[i * width + kGradient] = 0;
   for (const uint32_t i : bucket_.active())
-    write_row(bucket_.entries()[i], bucket_.step(i), bucket_.buffers(), exponents, rows + i * width);
+    write_row(bucket_.entries()[i], bucket_.step(i), bucket_.inner_lr(i), bucket_.buffers(), exponents,
+              rows + i * width);
 }
 
 }  // namespace extrap

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 #include "core/formats/block8.h"
@@ -43,6 +44,7 @@ py::object item(const py::handle& dict, const py::handle& key) {
 
 Bucket::Bucket(BucketContents contents, bool step_on_device)
     : has_base_(contents.has_base),
+      recovers_base_(contents.recovers_base),
       step_on_device_(step_on_device),
       is_sharded_(!contents.shards.empty()),
       gradient_format_(format_named(contents.grad_dtype)) {
@@ -52,7 +54,10 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   if (contents.dense_params.size() != size || contents.indices.size() != size || contents.names.size() != size ||
       (is_sharded_ && contents.shards.size() != size))
     throw std::invalid_argument("params, dense_params, indices, names and shards must have the same length");
+  if (recovers_base_ && (has_base_ || contents.buffers.empty()))
+    throw std::invalid_argument("x is recovered from a buffer, where no base is stored");
   keys_[kStep] = interned("step");
+  if (recovers_base_) keys_[kInnerLr] = interned("inner_lr");
   keys_[kBase] = interned("base");
   for (size_t k = 0; k < contents.buffers.size(); ++k)
     keys_[kBuffer0 + k] = interned(contents.buffers[k].cast<std::string>().c_str());
@@ -103,6 +108,7 @@ void Bucket::add(const BucketContents& contents, size_t i) {
   members_.push_back(std::move(member));
   entries_.push_back(entry);
   steps_.push_back({});
+  inner_lrs_.push_back(nullptr);
 }
 
 // --- Binding ---------------------------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ bool Bucket::bind_state(size_t i) {
     if (!bind_state_tensor(i, role, buffer_formats_[k], entry.buffers[k])) return false;
     if (in_blocks() && !bind_exponents(i, k)) return false;
   }
-  return bind_step(i);
+  return bind_step(i) && (!recovers_base_ || bind_inner_lr(i));
 }
 
 // One for each block, in the order of memory.
@@ -251,19 +257,36 @@ bool Bucket::bind_state_tensor(size_t i, Role role, DType format, void*& pointer
 
 bool Bucket::bind_step(size_t i) {
   Member& member = members_[i];
-  const py::object& step = member.held[kStep];
-  if (!step) return false;
   TensorView view;
-  // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
-  if (!read_memory(step.ptr(), view) || (is_new(member, kStep, view) && is_lazy(step.ptr(), view)) ||
-      view.numel() != 1 || view.complex || (view.dtype != DType::float32 && view.dtype != DType::float64))
-    reject(member, kStep, " must be a float32 tensor of one element");
+  if (!read_scalar(i, kStep, view)) return false;
   if (!is_on_step_device(view) || (step_on_device_ && view.dtype != DType::float32)) return false;
-  check_memory(member, kStep, step.ptr(), view);
+  check_memory(member, kStep, member.held[kStep].ptr(), view);
   steps_[i] = {view.data, view.dtype == DType::float64};
   if (view.device_type != kCpuDevice) return true;
   entries_[i].step = counted(i);
   return step_on_device_ || view.dtype != DType::float32 || *static_cast<float*>(view.data) < kMaxFloatCount;
+}
+
+bool Bucket::bind_inner_lr(size_t i) {
+  Member& member = members_[i];
+  TensorView view;
+  if (!read_scalar(i, kInnerLr, view)) return false;
+  if (!is_on_step_device(view) || view.dtype != arithmetic()) return false;
+  check_memory(member, kInnerLr, member.held[kInnerLr].ptr(), view);
+  inner_lrs_[i] = view.data;
+  return true;
+}
+
+// A tensor of one element, with which a parameter's state says something of all its elements; false if it is missing.
+bool Bucket::read_scalar(size_t i, Role role, TensorView& view) const {
+  const Member& member = members_[i];
+  const py::object& tensor = member.held[role];
+  if (!tensor) return false;
+  // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
+  if (!read_memory(tensor.ptr(), view) || (is_new(member, role, view) && is_lazy(tensor.ptr(), view)) ||
+      view.numel() != 1 || view.complex || (view.dtype != DType::float32 && view.dtype != DType::float64))
+    reject(member, role, " must be a float32 tensor of one element");
+  return true;
 }
 
 bool Bucket::fits(const TensorView& view, const Member& member, DType format) const {
@@ -348,6 +371,7 @@ void Bucket::drop() {
     entry.gradient = entry.local = nullptr;
     entry.rms = nullptr;
     steps_[i] = {};
+    inner_lrs_[i] = nullptr;
     for (py::object& held : members_[i].held) held = py::object();
   }
 }
@@ -373,6 +397,20 @@ void Bucket::advance_steps(bool keep) {
       *static_cast<double*>(steps_[i].count) = next;
     else
       *static_cast<float*>(steps_[i].count) = static_cast<float>(next);
+  }
+}
+
+void Bucket::exchange_inner_lrs(double of_this_step) {
+  if (!recovers_base_) return;
+  const auto exchange = [&](auto& kept, double& of_entry) {
+    of_entry = static_cast<double>(kept);
+    kept = static_cast<std::remove_reference_t<decltype(kept)>>(of_this_step);
+  };
+  for (const uint32_t i : active_) {
+    if (arithmetic() == DType::float64)
+      exchange(*static_cast<double*>(inner_lrs_[i]), entries_[i].inner_lr);
+    else
+      exchange(*static_cast<float*>(inner_lrs_[i]), entries_[i].inner_lr);
   }
 }
 

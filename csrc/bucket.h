@@ -27,7 +27,8 @@ struct Shard {
 struct BucketContents {
   py::list params;        // whose `grad` is read
   py::list dense_params;  // dense tensors that y is written to, mostly the parameters themselves
-  bool has_base;          // false: x is what the parameter holds
+  bool has_base;          // false: x is what the parameter holds, or recovered from it
+  bool recovers_base;     // x is recovered from the parameter and the first buffer, by `inner_lr` in the state
   py::tuple buffers;      // keys in the state dicts
   std::vector<std::string> buffer_formats;
   std::string grad_dtype;  // in which gradients are read
@@ -63,6 +64,7 @@ class Bucket {
 
   size_t size() const { return entries_.size(); }
   bool has_base() const { return has_base_; }
+  bool recovers_base() const { return recovers_base_; }
   // Whether the numbers of buffers share exponents, in blocks.
   bool in_blocks() const { return !buffer_formats_.empty() && buffer_formats_[0] == DType::uint8; }
   int buffers() const { return static_cast<int>(buffer_formats_.size()); }
@@ -76,8 +78,12 @@ class Bucket {
 
   // The address of the step count.
   void* step(size_t entry) const { return steps_[entry].count; }
+  // The address of the inner learning rate that x is recovered by; null where it is not.
+  void* inner_lr(size_t entry) const { return inner_lrs_[entry]; }
   // Sets `step` of the active entries to the count after this step; the tensors get it, too, if `keep`.
   void advance_steps(bool keep);
+  // Sets `inner_lr` of the active entries; the tensors get the one of this step.
+  void exchange_inner_lrs(double of_this_step);
 
   // Sets the rows of each tensor for a noise scale; returns how many there are in all. `has_rows` of a tensor without
   // noise is false.
@@ -96,6 +102,7 @@ class Bucket {
     kGradient,
     kLocal,
     kStep,
+    kInnerLr,
     kBase,
     kBuffer0,
     kExponents0 = kBuffer0 + kMaxBuffers,
@@ -128,6 +135,8 @@ class Bucket {
   bool bind_state_tensor(size_t i, Role role, DType format, void*& pointer);
   bool bind_exponents(size_t i, size_t buffer);
   bool bind_step(size_t i);
+  bool bind_inner_lr(size_t i);
+  bool read_scalar(size_t i, Role role, TensorView& view) const;
   bool fits(const TensorView& view, const Member& member, DType format) const;
   bool is_on_step_device(const TensorView& view) const;
   bool is_new(const Member& member, Role role, const TensorView& view) const;
@@ -138,7 +147,7 @@ class Bucket {
   double counted(size_t i) const;
   void drop();
 
-  bool has_base_, step_on_device_, is_sharded_;
+  bool has_base_, recovers_base_, step_on_device_, is_sharded_;
   std::array<py::object, kRoles> keys_;  // in state dicts, of the roles that have one
   std::vector<DType> buffer_formats_;
   DType gradient_format_;
@@ -148,6 +157,7 @@ class Bucket {
   std::vector<Member> members_;
   std::vector<TensorEntry> entries_;
   std::vector<Step> steps_;
+  std::vector<void*> inner_lrs_;
   std::vector<uint32_t> active_;
   std::vector<int64_t> dims_;
   int64_t active_numel_ = 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from extrap_kernels.layout import empty_dense, is_plain
 from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import SMALLEST, empty_exponents, exponents_shape, takes_blocks
 from extrap_kernels.state.layout import StateLayout, exponents_of, step_count
+from extrap_kernels.state.recovery import INNER_LR, inner_lr_as
 from extrap_kernels.stepping import Stepper
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def complete(optimizer: ExtrapOptimizer) -> None:
             if "step" not in state:
                 continue
             StateLayout.of_param(optimizer.rule.SPEC, group, param).create_missing(state, param)
-            if not group["train_mode"] and "base" in state and "extrapolated" not in state:
+            if not group["train_mode"] and ("base" in state or INNER_LR in state) and "extrapolated" not in state:
                 state["extrapolated"] = param.detach().clone(memory_format=torch.preserve_format)
 
 
@@ -112,7 +114,10 @@ def check_saved(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
 
 def _needed(each: _Saved) -> list[str]:
     needed = ["step", *each.layout.names]
-    return needed + ["extrapolated"] if each.layout.has_base and not each.options["train_mode"] else needed
+    if each.layout.recovers_base and "base" not in each.entries:  # other versions store it
+        needed += [INNER_LR]
+    holds_two_points = each.layout.has_base or each.layout.recovers_base
+    return needed + ["extrapolated"] if holds_two_points and not each.options["train_mode"] else needed
 
 
 def _check_entries(optimizer: str, each: _Saved, needed: list[str]) -> None:
@@ -125,7 +130,8 @@ def _check_entries(optimizer: str, each: _Saved, needed: list[str]) -> None:
                 f"It must come from {optimizer}.state_dict() with the same options"
             )
     _check_step(each)
-    for name in {*needed, *each.layout.names} - {"step"}:
+    _check_inner_lr(each)
+    for name in {*needed, *each.layout.names} - {"step", INNER_LR}:
         if name in each.entries:
             _check_tensor(each, name, each.entries[name])
 
@@ -139,6 +145,18 @@ def _check_step(each: _Saved) -> None:
         raise ValueError(
             f"loaded state dict has the step count {each.entries['step']!r} for parameter {each.key}; it must be a "
             "whole number that is not negative"
+        )
+
+
+def _check_inner_lr(each: _Saved) -> None:
+    try:
+        inner_lr = float(each.entries.get(INNER_LR, 0.0))
+    except (TypeError, ValueError, RuntimeError):
+        inner_lr = math.nan
+    if not math.isfinite(inner_lr):
+        raise ValueError(
+            f"loaded state dict has the {INNER_LR} {each.entries[INNER_LR]!r} for parameter {each.key}; it must be a "
+            "finite number, by which the base iterate is recovered"
         )
 
 
@@ -181,6 +199,8 @@ def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
         for name, value in each.entries.items():
             if name == "step":
                 state[name] = step_count(value, None)
+            elif name == INNER_LR:
+                state[name] = inner_lr_as(value, each.layout.base_dtype, None)
             elif name == "extrapolated":
                 state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
             elif name in each.layout.buffers and value.dtype == torch.uint8:
@@ -208,5 +228,5 @@ def only_creates_state(optimizer: ExtrapOptimizer) -> bool:
     if float(backends.gradient_square_sum(executors, None)) != 0.0:
         return False
     if not optimizer.param_groups[0]["train_mode"]:
-        modes.put_base(optimizer.state)
+        modes.put_base(optimizer.state, optimizer.rule.SPEC.first_buffer)
     return True

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from extrap_kernels import gathered
 from extrap_kernels.state.owners import adopt
+from extrap_kernels.state.recovery import INNER_LR, base_from, is_recovered, point_from
 
 State = Mapping[Any, Any]
 
@@ -22,23 +23,38 @@ def _entries(state: State, name: str) -> Iterator[tuple[Tensor, dict[str, Tensor
 
 
 @torch.no_grad()
-def put_base(state: State) -> None:
-    """Put the base iterate into the parameters, rounded to their dtype; what they held is kept in the state."""
+def put_base(state: State, moment: str) -> None:
+    """Put the base iterate into the parameters, rounded to their dtype; what they held is kept in the state.
+
+    Args:
+        state: of all parameters, by parameter.
+        moment: name of the buffer that base iterates are recovered from where they are not stored.
+    """
     for param, entries in _entries(state, "base"):
         entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
         param.copy_(entries["base"])
+    for param, entries in _entries(state, INNER_LR):
+        if is_recovered(entries):
+            entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
+            param.copy_(base_from(param, entries[moment], entries[INNER_LR]))
     _forget_copies(state)
 
 
 @torch.no_grad()
-def put_extrapolated(state: State) -> None:
-    """Undo :func:`put_base`, bit for bit.
+def put_extrapolated(state: State, moment: str) -> None:
+    """Undo :func:`put_base`, bit for bit; for the arguments see there.
 
-    Numbers that were changed in between are a change of the base iterate: there, both points get the new number.
+    Numbers that were changed in between are a change of the base iterate: there, both points get the new number. Where
+    the base iterate is not stored, the extrapolated point gets what it is recovered from.
     """
     for param, entries in _entries(state, "extrapolated"):
-        changed = adopt(entries["base"], param)
-        param.copy_(torch.where(changed, param, entries.pop("extrapolated")))
+        point = entries.pop("extrapolated")
+        if "base" in entries:
+            changed, moved = adopt(entries["base"], param), param
+        else:
+            displaced = entries[moment], entries[INNER_LR]
+            changed, moved = param != base_from(point, *displaced), point_from(param, *displaced)
+        param.copy_(torch.where(changed, moved, point))
     _forget_copies(state)
 
 

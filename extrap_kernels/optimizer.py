@@ -17,6 +17,7 @@ from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.state.owners import BaseOwners
+from extrap_kernels.state.recovery import INNER_LR, base_from, is_recovered, point_from
 from extrap_kernels.stepping import Stepper
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -25,8 +26,8 @@ Closure = Callable[[], Union[float, Tensor]]
 class ExtrapOptimizer(torch.optim.Optimizer):
     """Base class; a subclass names its rule and adds its own options.
 
-    Between steps the parameters hold the extrapolated point ``y``: to change a parameter by hand, change
-    :meth:`base_of` it. State tensors may be changed in place, exchanged or moved: every step reads them anew.
+    Between steps the parameters hold the extrapolated point ``y``: to change a parameter by hand, call
+    :meth:`set_base`. State tensors may be changed in place, exchanged or moved: every step reads them anew.
 
     Attributes:
         rule: module of :mod:`extrap_kernels.reference.rules`, whose ``SPEC`` says what the rule consists of.
@@ -280,18 +281,36 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         return self.stepper.grad_norm
 
     def base_of(self, param: Tensor) -> Tensor:
-        """Return the tensor that holds the base iterate ``x`` of a parameter; read it or change it in place.
+        """Return the base iterate ``x`` of a parameter; change it by :meth:`set_base`.
 
-        That is ``state[param]["base"]``, or the parameter itself if no base is stored: before its first step, and
-        without extrapolation and noise, unless it has 16 bits. Where parameters hold ``x`` between steps (those, and
-        ``extragradient``) change the parameter instead: what it holds counts.
+        That is ``state[param]["base"]``, in the shape of the parameter and the precision of the arithmetic; or a copy,
+        where it is recovered from the parameter and the momentum (see ``docs/design.md``); or the parameter itself,
+        where that holds it: before its first step, in eval mode without a stored base, and without extrapolation and
+        noise, unless it has 16 bits.
         """
         state = self.state.get(param, {})
         if self.param_groups[0]["train_mode"] and not self.stepper.extrapolated:
             with torch.no_grad():
                 self.base_owners.adopt(param, state)
+        if is_recovered(state):
+            return base_from(param, state[self.rule.SPEC.first_buffer], state[INNER_LR])
         base: Tensor = state.get("base", param)
         return base
+
+    @torch.no_grad()
+    def set_base(self, param: Tensor, value: Tensor) -> None:
+        """Make ``value``, in the shape of ``param``, its base iterate ``x``; the momentum and the moments stay.
+
+        In train mode the extrapolated point stays where a base is stored, until the next step; elsewhere it moves with
+        ``x``. In eval mode the parameter gets the new number.
+        """
+        state = self.state.get(param, {})
+        if "base" in state:
+            state["base"].copy_(value)
+        if is_recovered(state):
+            param.copy_(point_from(value.to(param.dtype), state[self.rule.SPEC.first_buffer], state[INNER_LR]))
+        elif "base" not in state or not self.param_groups[0]["train_mode"] or self.base_owners.holds_base(state):
+            param.copy_(value)
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     @torch.no_grad()
@@ -334,7 +353,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             for i, group in enumerate(self.param_groups):
                 if options.holds_base(group) and i not in self.stepper.extrapolated:
                     self._adopt_changes(group)
-            modes.put_base(self.state)
+            modes.put_base(self.state, self.rule.SPEC.first_buffer)
             self.stepper.watch.reset()
             self._set_mode(train=False)
 
@@ -344,7 +363,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
             self.eval()
         elif not self.param_groups[0]["train_mode"]:
             flat.warn_of_fsdp1(self)
-            modes.put_extrapolated(self.state)
+            modes.put_extrapolated(self.state, self.rule.SPEC.first_buffer)
             self._set_mode(train=True)
 
     def _set_mode(self, *, train: bool) -> None:

@@ -35,12 +35,19 @@ class RuleSpec:
         norm: for a rule with a trust ratio, the tensor whose norm it needs besides that of ``x``: the gradient or the
             update. None: the rule needs no norms.
         own_decay: whether the rule applies weight decay itself.
+        updates_by_momentum: whether the update is the first buffer as it is, unless the option ``nesterov`` is set.
     """
 
     name: str
     buffers: tuple[Buffer, ...] = ()
     norm: Optional[Literal["gradient", "update"]] = None
     own_decay: bool = False
+    updates_by_momentum: bool = False
+
+    @property
+    def first_buffer(self) -> str:
+        """Name of the first buffer, which is the first moment; empty if there are none."""
+        return self.buffers[0].name if self.buffers else ""
 
     def buffers_of(self, group: Mapping[str, Any]) -> tuple[Buffer, ...]:
         """Return the buffers of the rule for the options of a param group."""
@@ -49,6 +56,19 @@ class RuleSpec:
             if buffer.option is None or group[buffer.option] != 0:
                 kept += (buffer,)
         return kept
+
+    def recovers_base(self, group: Mapping[str, Any]) -> bool:
+        """Whether ``x = y + inner_lr * m`` gives the base iterate back, with the first buffer ``m`` after the step.
+
+        Not where the norm of all directions is taken along the update, which takes ``x``.
+        """
+        if self.norm is not None or group["noise"] is not None or group["extrap_scale"] != "absolute":
+            return False
+        if not self.buffers_of(group):
+            return False
+        if group["extrapolation"] == "past_update":
+            return self.updates_by_momentum and not group.get("nesterov") and group["extrap_norm"] is None
+        return bool(group["extrapolation"] == "momentum")
 
     def variants(self) -> tuple[tuple[Buffer, ...], ...]:
         """Return the possible sets of buffers; there is a kernel for each."""

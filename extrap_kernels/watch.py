@@ -69,7 +69,7 @@ class Watch:
         warnings.warn(
             f"{name_of(optimizer, param)} was changed between steps of {type(optimizer).__name__} in train mode. It "
             "holds the extrapolated point, which the step replaces: the change has no effect. Change it in eval mode "
-            "or inside optimizer.base_parameters(), or change optimizer.base_of(param). This is said once",
+            "or inside optimizer.base_parameters(), or call optimizer.set_base(param, value). This is said once",
             stacklevel=2,
         )
 

@@ -10,6 +10,7 @@ tested by samples, elsewhere.
 """
 
 import itertools
+from dataclasses import replace
 
 import helpers
 import pytest
@@ -93,6 +94,20 @@ def test_adaptive_scale(variant, param, gradient, phase, extrapolation, triton):
         assert not (found := difference(case, triton)), found
 
 
+@pytest.mark.parametrize("param", [torch.float32, torch.float64])
+@pytest.mark.parametrize("extrapolation", ["momentum", "past_update"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_recovered_base(variant, extrapolation, param, triton):
+    """By the inner learning rate of the step before, of 0, too."""
+    spec = variant[0]
+    for inner_lr, decay, has_local in itertools.product((0.3, 0.0), (0.1, 0.0), (False, True)):
+        options = {"extrapolation": extrapolation, "weight_decay": decay}
+        case = Case(*variant, options, param=param, has_local=has_local, inner_lr=inner_lr)
+        buffered = spec.norm is None and bool(variant[1])
+        assert case.layout.recovers_base == (buffered and (spec.name == "sgd" or extrapolation == "momentum"))
+        assert not (found := difference(case, triton)), found
+
+
 @pytest.mark.parametrize("param", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("scale", CODES["noise_scale"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
@@ -135,6 +150,8 @@ def test_stochastic_rounding():
 
 ADAM = Case(*next(variant for variant in VARIANTS if variant[0].name == "adam"))
 NESTEROV = Case(*next(v for v in VARIANTS if v[0].name == "sgd" and v[1]), options={"nesterov": True})
+RECOVERED = replace(NESTEROV, options={"extrapolation": "momentum"}, inner_lr=0.3)
+PAST = {"extrapolation": "past_gradient"}
 DIFFERENCE = ADAM.with_options(extrapolation="gradient_difference").with_local_gradient()
 MISTAKES_IN_TRITON = [
     (DIFFERENCE, "kernels.direction", "l - g", "g - l"),
@@ -146,7 +163,10 @@ MISTAKES_IN_TRITON = [
     (ADAM.with_options(weight_decay=0.0), "kernels.step", "+ 1\n", "+ 2\n"),
     (NESTEROV, "rules.sgd", "g + v * c.momentum", "v + g * c.momentum"),
     (NESTEROV, "kernels.gradients", "g + x * prepare.decay", "g - x * prepare.decay"),
-    (NESTEROV.with_options(extrapolation="past_gradient"), "kernels.direction", "x - z * e.lr", "x - u * e.lr"),
+    (NESTEROV.with_options(extrapolation="past_gradient"), "kernels.direction", "tl.where(e.momentum, m, z)", "m"),
+    (ADAM.with_options(extrap_scale="adaptive", **PAST), "kernels.direction", "along * x * x", "along * (x * x)"),
+    (ADAM.with_options(extrap_scale="adaptive", **PAST), "kernels.direction_norm", "measured(e, along, x)", "along"),
+    (RECOVERED, "kernels.base", "y + m * inner_lr", "y - m * inner_lr"),
 ]
 
 

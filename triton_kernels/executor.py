@@ -84,7 +84,7 @@ class TritonExecutor:
         counts = [0] * len(params)
         for tensor, _ in chunk_rows:
             counts[tensor] += 1
-        rows = [TensorRow(*sizes, *[0] * 6) for sizes in zip(numels, counts)]
+        rows = [TensorRow(*sizes, *[0] * 7) for sizes in zip(numels, counts)]
         self._programs = len(chunk_rows)
         self._table = LaunchTable(rows, self.device)
         self._chunks = device_table(chunk_rows, self.device, torch.int32)

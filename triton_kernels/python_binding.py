@@ -16,10 +16,11 @@ from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.blocks import exponents_shape
 from extrap_kernels.state.layout import State, StateLayout, exponents_of
+from extrap_kernels.state.recovery import INNER_LR
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS
 
 # Among the addresses of an entry: the gradient, and the first buffer.
-_GRADIENT, _BUFFERS = 3, 5
+_GRADIENT, _BUFFERS = 4, 6
 
 
 # Shape, strides, dtype and number of the device (comparing torch.device objects takes longer than all the rest).
@@ -73,22 +74,24 @@ class PythonBinding:
         self.copies = DenseCopies(entries, grad_dtype)
         self._layout, self._entries = layout, entries
         self._exponents = tuple(exponents_of(name) for name in layout.buffers) if layout.has_blocks else ()
-        step = signature(torch.empty((), dtype=torch.float32, device=entries[0].param.device))
-        # Of the parameter, the gradient, the step count and the rest of the state of each entry.
+        scalars = [torch.float32, *([layout.base_dtype.to_real()] if layout.recovers_base else [])]
+        device = entries[0].param.device
+        # Of the parameter, the gradient, the scalars and the rest of the state of each entry.
         self._signatures = [
             [
                 signature(entry.param),
                 signature(dense, grad_dtype),
-                step,
+                *(signature(torch.empty((), dtype=dtype, device=device)) for dtype in scalars),
                 *(signature(dense, layout.dtype_of(name)) for name in layout.names),
                 *(_exponents_signature(dense) for _ in self._exponents),
             ]
             for entry, dense in zip(entries, self.copies.dense_params)
         ]
-        self._state_names = ("step", *layout.names, *self._exponents)
+        scalar_names = ("step", INNER_LR)[: len(scalars)]
+        self._state_names = (*scalar_names, *layout.names, *self._exponents)
         # Of the tensors of an entry, in the order of their addresses.
-        of_state = [f"state {name!r}" for name in ("step", "base", *layout.buffers, *self._exponents)]
-        names = (of_state[0], "the value", of_state[1], "the gradient", "the local gradient", *of_state[2:])
+        of_state = [f"state {name!r}" for name in ("step", INNER_LR, "base", *layout.buffers, *self._exponents)]
+        names = (*of_state[:2], "the value", of_state[2], "the gradient", "the local gradient", *of_state[3:])
         self._names = [[f"{name} of {entry.name}" for name in names] for entry in entries]
         # Those that lie inside of their storages, by entry; empty for one that is left out.
         self._addresses: list[list[int]] = [[] for _ in entries]
@@ -129,8 +132,9 @@ class PythonBinding:
         """Hold the tensors of entry ``i``, and look at the storages of those that were not there in the last step."""
         dense = self.copies.dense_params[i]
         step, *stored = state
+        inner_lr, *stored = stored if self._layout.recovers_base else (None, *stored)
         base, *buffers = stored if self._layout.has_base else (dense, *stored)
-        tensors = (step, dense, base, gradient, local, *buffers)
+        tensors = (step, inner_lr, dense, base, gradient, local, *buffers)
         self._held.append(tensors)
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         if addresses != self._addresses[i]:
@@ -148,7 +152,7 @@ class PythonBinding:
                 continue
             buffers_end = len(addresses) - len(self._exponents)
             buffers, exponents = addresses[_BUFFERS:buffers_end], addresses[buffers_end:]
-            is_aligned = int(functools.reduce(operator.or_, addresses[1:buffers_end]) % 16 == 0)
+            is_aligned = int(functools.reduce(operator.or_, addresses[2:buffers_end]) % 16 == 0)
             row = array("q", [*addresses[:_BUFFERS], is_aligned, *buffers])
             if exponents:
                 row.extend([*[0] * (MAX_BUFFERS - len(buffers)), *exponents])

@@ -90,6 +90,11 @@ class Rule(NamedTuple):
         stored = [(formats.signed if buffer.signed else formats.unsigned, buffer.signed) for buffer in self.buffers]
         return any(_BUFFER_FORMATS[name].of(signed=signed).random for name, signed in stored if name in _BUFFER_FORMATS)
 
+    def may_recover_base(self, formats: Formats) -> bool:
+        """Whether a step of some options has to recover the base iterate from the parameter and the first buffer."""
+        exact = formats.param == formats.base == formats.signed
+        return exact and bool(self.buffers) and self.spec.norm is None
+
     @property
     def module(self) -> ModuleType:
         """The rule's functions."""
@@ -132,6 +137,7 @@ class Step:
             "ROUNDS": self.rule.rounds(self.formats),
             "PHASE": self.phase.value,
             "NOISE": getattr(distributions, f"{self.noise}_pair") if self.noise else None,
+            "RECOVERS": self.rule.may_recover_base(self.formats) and self.phase is Phase.UPDATE and not self.noise,
             "SHARDED": self.sharded,
         }
 

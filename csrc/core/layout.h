@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "core/config.h"
 #include "core/formats.h"
 
 namespace extrap {
@@ -31,6 +32,12 @@ struct TensorTypes {
   static constexpr TensorFormats kFormats = {Format<P>::kDType, Format<G>::kDType, Format<Base>::kDType,
                                              Format<Signed>::kDType, Format<Unsigned>::kDType};
 };
+
+// Whether kernels may find x not stored, but y and the first buffer that it is recovered from.
+template <class Rule, class Types>
+constexpr bool kRecoversBase = Rule::Buffers::kCount > 0 &&
+                               Rule::kNorm == Norm::none&& std::is_same_v<typename Types::Param, typename Types::Base>&&
+                                                  std::is_same_v<typename Types::Signed, typename Types::Base>;
 
 // The state in the arithmetic type.
 template <class A>

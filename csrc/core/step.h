@@ -74,6 +74,12 @@ EXTRAP_HD V adopted_base(V x, V rounded, V param) {
   return param == rounded ? x : param;
 }
 
+// x where it is not stored: y = x - m * inner_lr, with the first moment m as it is stored.
+template <class V, class A>
+EXTRAP_HD V recovered_base(V y, V m, A inner_lr) {
+  return y + m * inner_lr;
+}
+
 // The update phase: corrects x and the buffers and returns y without its noise. g and l are prepared.
 template <class Rule, class V, class A>
 EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {

@@ -18,6 +18,7 @@ struct TensorEntry {
   const void* gradient;          // null: the tensor is left out of this step
   const void* local;             // this worker's own gradient, or null where it is the gradient
   double step;                   // count after this step
+  double inner_lr;               // with which y was made of x, where that is recovered from y; 0 where y holds x
   const double* rms;             // of x before the step, one for each row of the noise scale; null where there is none
   int64_t row_stride;            // element i in memory lies in row (i / row_stride) % rows
   int64_t rows;

@@ -118,6 +118,7 @@ void CpuPlan::run(const py::bytes& row, bool measured, int threads) {
   const RuleKernels rule = kernels();
   threads = useful(threads);
   bucket_.advance_steps(/*keep=*/config.phase == Phase::update);
+  bucket_.exchange_inner_lrs(inner_lr(config));
   if (!measured) measure(rule, config, threads);
   use_sums(rule, config);
   const bool streaming =

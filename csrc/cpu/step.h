@@ -42,6 +42,8 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
   // Copies, which no store to the tensors can change.
   const StepConstants<A> c = s.constants;
   const Rule rule = s.rule;
+  const A inner_lr = static_cast<A>(s.tensor.inner_lr);
+  const bool recovers = inner_lr != 0;
   alignas(64) A amplitude[kNoise ? kBlock : 1];
   alignas(64) float kept[kHasBlocks ? b.kBuffers : 1][kHasBlocks ? kBlock : 1];
   if constexpr (kNoise)
@@ -51,6 +53,8 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
     V buffers[b.kBuffers > 0 ? b.kBuffers : 1];
     for (int k = 0; k < b.kBuffers; ++k) buffers[k] = b.template load_buffer<V>(k, i);
+    if constexpr (!kNoise && kRecoversBase<Rule, Types>)
+      if (recovers) x = recovered_base(x, buffers[0], inner_lr);
     const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
     const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
     V y;

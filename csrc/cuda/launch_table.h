@@ -45,6 +45,7 @@ enum Column : int {
   kGradient,
   kLocal,
   kStep,       // address of the step count
+  kInnerLr,    // address of the inner learning rate that x is recovered by; absent: x is stored, or y
   kNumel64,    // instead of kNumel where a tensor has 2^32 elements or more
   kRows,       // of the noise scale; absent: one
   kRowStride,  // element i in memory lies in row (i / row stride) % rows

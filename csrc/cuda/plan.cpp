@@ -218,6 +218,8 @@ uint64_t CudaPlan::cell(Column column, size_t i) const {
       return reinterpret_cast<uint64_t>(t.local);
     case kStep:
       return reinterpret_cast<uint64_t>(bucket_.step(i));
+    case kInnerLr:
+      return reinterpret_cast<uint64_t>(bucket_.inner_lr(i));
     case kNumel64:
     case kNumel:
       return static_cast<uint64_t>(t.numel);
@@ -283,8 +285,9 @@ void CudaPlan::step(const py::bytes& row, const py::dict& device_scalars, const 
   if (!found_inf.is_none()) h.found_inf = device_scalar("found_inf", found_inf);
   const Launch kernel = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
   const Columns of_tensors = with_buffers(with_numel({}, has_large_tensors()), bucket_.buffers(), bucket_.in_blocks());
-  const Columns columns = step_columns(h.config, of_tensors, formats_.unsigned_buffer != formats_.base,
-                                       has_local_gradients(), bucket_.is_sharded());
+  Columns columns = step_columns(h.config, of_tensors, formats_.unsigned_buffer != formats_.base, has_local_gradients(),
+                                 bucket_.is_sharded());
+  if (bucket_.recovers_base()) columns.add(kInnerLr);
   launch(h, columns, kernel, stream, [&](size_t i) { return chunks(bucket_.entries()[i].numel); });
 }
 

@@ -38,6 +38,8 @@ struct StepKernel {
   using Words = Lanes<uint32_t, kPart>;
   // Whether a parameter may hold x itself, which is then stored as y.
   static constexpr bool kBaseMayBeY = std::is_same_v<P, Base>;
+  // Whether x may be recovered from y.
+  static constexpr bool kRecovers = !kNoise && kRecoversBase<Rule, Types>;
   // On a multiprocessor: leaves a thread 64 registers; 80 with norms, noise or blocks, 128 where a number takes two.
   static constexpr bool kIsSmall = Rule::kNorm == Norm::none && !kNoise && !kHasBlocks;
   static constexpr int kResidentBlocks = sizeof(A) == 8 ? 2 : kIsSmall ? 4 : 3;
@@ -73,6 +75,7 @@ struct StepKernel {
     RandomKey noise_key, rounding_key;
     const double* row_rms;  // null where the amplitude does not depend on the row
     A amplitude;            // of the noise, where it is the same for all elements
+    A inner_lr;             // x is recovered by it; 0: it need not be
     bool aligned, noisy, base_is_y, adopts;
     alignas(Rule) unsigned char rule_bytes[sizeof(Rule)];
 
@@ -180,6 +183,9 @@ struct StepKernel {
     now.aligned = aligned(now.tensor);
     now.base_is_y = kBaseMayBeY && now.tensor.base == now.tensor.y;
     now.adopts = s.constants().adopts && !now.base_is_y;
+    now.inner_lr = 0;
+    if constexpr (kRecovers)
+      if (table.has(kInnerLr)) now.inner_lr = *table.pointer<const A>(kInnerLr, i);
     if constexpr (kNoise) set_noise(table, s, now);
     if constexpr (kRounds)
       now.rounding_key = RandomKey::of(table.config.seed, now.tensor.index | kRoundingStream, now.tensor.step);
@@ -309,6 +315,8 @@ struct StepKernel {
     V x = base(now, n);
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b) buffers[b] = buffer(n, b, consecutive);
+    if constexpr (kRecovers)
+      if (now.inner_lr != 0) x = recovered_base(x, buffers[0], now.inner_lr);
     const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
     l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
     const V y =
@@ -483,12 +491,16 @@ struct StepKernel {
   template <class Block>
   static EXTRAP_HD void complete(const LaunchTable&, const Shared&, const Prepared&, const Block&) {}
 
-  // Every block has read the step counts by now.
+  // Every block has read the step counts, and what x was recovered by, by now.
   template <class Block>
-  static EXTRAP_HD void finish(const LaunchTable& table, Shared&, const Block& block) {
+  static EXTRAP_HD void finish(const LaunchTable& table, Shared& s, const Block& block) {
     if (table.config.phase != Phase::update || table.skipped()) return;
     block.on_each_thread([&](int thread) {
-      for (int i = thread; i < table.tensors; i += kThreads) *table.pointer<float>(kStep, i) += 1;
+      for (int i = thread; i < table.tensors; i += kThreads) {
+        *table.pointer<float>(kStep, i) += 1;
+        if constexpr (kRecovers)
+          if (table.has(kInnerLr)) *table.pointer<A>(kInnerLr, i) = s.constants().extrap_lr;
+      }
     });
   }
 };

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "core/dispatch.h"
+#include "core/layout.h"
 #include "core/noise.h"
 #include "core/step.h"
 
@@ -31,7 +32,10 @@ class TracedStep {
     TensorEntry t{};
     t.step = step.step;
     t.trust = 1;
-    V x = V::input("base"), l;
+    V x = V::input("base"), l, buffers[kMaxBuffers];
+    load(buffers);
+    if constexpr (kRecoversBase<Rule, TensorTypes<P, G, FullState<A>>>)
+      if (step.recovers && step.inner_lr != 0) x = recovered_base(x, buffers[0], static_cast<A>(step.inner_lr));
     // In an update, a parameter in the format of the base is the base itself.
     if (c.extrapolates || (c.adopts && !std::is_same_v<P, A>))
       x = adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), loaded<P>("param"));
@@ -45,9 +49,7 @@ class TracedStep {
     const Rule rule(config, t);
     const V g = prepared_gradient(c, loaded<G>("gradient"), x);
     l = step.has_local ? prepared_gradient(c, loaded<G>("local"), x) : g;
-    V buffers[kMaxBuffers];
     if constexpr (Rule::kNorm == Norm::none) {
-      load(buffers);
       if (is_measured(c)) {
         const V along =
             c.extrapolation == Extrapolation::momentum ? buffers[0] : direction_to_come(rule, c, g, l, x, buffers);
@@ -59,7 +61,7 @@ class TracedStep {
     if (config.noise != Noise::none && !c.extrapolates)
       y = y + in_arithmetic(Number<float>::input("noise"), A()) * amplitude(config, c, l, step.rms);
     recorder.output("param", Format<P>::encode(y));
-    recorder.output("base", x);
+    recorder.output("base", step.recovers ? y : x);
     for (int k = 0; k < kBuffers; ++k) recorder.output("buffer" + std::to_string(k), buffers[k]);
   }
 

@@ -19,6 +19,8 @@ struct StepCase {
   double norm_x, norm;  // of rules that scale by norms
   double rms;           // of the element's row
   bool has_local;       // this worker's gradient is another one
+  bool recovers;        // x is not stored, but recovered
+  double inner_lr;      // by this
 };
 
 // Inputs and outputs: param (y), base (x), buffer0, buffer1. Inputs alone: gradient, local, noise. Outputs alone, for

@@ -23,13 +23,14 @@ void bind_trace(py::module_& m) {
   m.def(
       "trace_step",
       [](const py::bytes& row, const std::string& rule, int buffers, const std::string& param,
-         const std::string& gradient, double step, double norm_x, double norm, double rms, bool has_local) {
-        return as_list(
-            testing::traced_step(read_row(row), {rule, buffers, param, gradient, step, norm_x, norm, rms, has_local}));
+         const std::string& gradient, double step, double norm_x, double norm, double rms, bool has_local,
+         bool recovers, double inner_lr) {
+        return as_list(testing::traced_step(
+            read_row(row), {rule, buffers, param, gradient, step, norm_x, norm, rms, has_local, recovers, inner_lr}));
       },
       py::arg("row"), py::kw_only(), py::arg("rule"), py::arg("buffers"), py::arg("param"), py::arg("gradient"),
-      py::arg("step"), py::arg("norm_x"), py::arg("norm"), py::arg("rms"), py::arg("has_local"),
-      "The operations of a step of one element, on each path through its comparisons.");
+      py::arg("step"), py::arg("norm_x"), py::arg("norm"), py::arg("rms"), py::arg("has_local"), py::arg("recovers"),
+      py::arg("inner_lr"), "The operations of a step of one element, on each path through its comparisons.");
   m.def(
       "trace_words",
       [](const std::string& what, const py::bytes& row, uint32_t index, double step) {

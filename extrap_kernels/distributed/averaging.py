@@ -67,10 +67,9 @@ def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.Proces
 
 def _move_base(optimizer: ExtrapOptimizer, param: torch.Tensor, average: torch.Tensor) -> None:
     base, point = optimizer.base_of(param), optimizer.state[param].get("extrapolated", param)
-    if base is param:
+    if base is not point:
+        point.copy_(average + (point.to(base.dtype) - base))
+    if "base" in optimizer.state[param]:
+        base.copy_(average)
+    if point is not param or base is param:
         param.copy_(average)
-        return
-    point.copy_(average + (point.to(base.dtype) - base))
-    base.copy_(average)
-    if point is not param:
-        param.copy_(base)

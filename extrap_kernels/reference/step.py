@@ -24,6 +24,7 @@ from extrap_kernels.shards import Shard
 from extrap_kernels.state.format import Format
 from extrap_kernels.state.layout import State, StateLayout, exponents_of
 from extrap_kernels.state.owners import adopt
+from extrap_kernels.state.recovery import INNER_LR
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -111,6 +112,9 @@ def _read(
         (_real(state[name]), state.get(exponents_of(name)), form) for name, form in zip(layout.buffers, layout.formats)
     ]
     buffers = {name: form.decode(kept, x.dtype, e) for name, (kept, e, form) in zip(layout.buffers, stored)}
+    inner_lr = float(state[INNER_LR]) if layout.recovers_base else 0.0
+    if inner_lr != 0:
+        x = x + next(iter(buffers.values())) * inner_lr
     grad_scale, clip = values["grad_scale"], values["clip"]
     raw = g = _unscaled(grad, x, group["maximize"], grad_scale, clip)
     l = g if local is None else _unscaled(local, x, group["maximize"], grad_scale, clip)
@@ -202,6 +206,8 @@ def step_parameter(
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
+    if layout.recovers_base:
+        state[INNER_LR].fill_(extrap_lr)
     along = _extrapolation_along(group, u, z, next(iter(buffers.values()), u))
     y = _extrapolated(group, x, along, extrap_lr)
     if launch.noise is not None and has_noise:

@@ -16,6 +16,7 @@ from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import BlockFormat, empty_exponents, exponents_shape, takes_blocks
 from extrap_kernels.state.format import Format
 from extrap_kernels.state.formats import STATE_FORMATS
+from extrap_kernels.state.recovery import INNER_LR, base_from, inner_lr_as, is_inner_lr, is_recovered
 
 State = dict[str, Tensor]
 
@@ -60,15 +61,19 @@ class StateLayout:
     Attributes:
         buffers: names of the rule's buffers, in its order.
         formats: format of each buffer.
+        first_buffer: name of the rule's first buffer, whether it is kept or not.
         block_formats: format that each buffer has, or would have, in blocks: what else uint8 may mean.
-        has_base: whether the base iterate is stored; if not, the parameter holds it.
+        has_base: whether the base iterate is stored; if not, the parameter holds it, or it is recovered.
+        recovers_base: whether it is recovered from the parameter and the first buffer.
         base_dtype: dtype of the base iterate and of the arithmetic.
     """
 
     buffers: tuple[str, ...]
+    first_buffer: str
     formats: tuple[Format, ...]
     block_formats: tuple[Format, ...]
     has_base: bool
+    recovers_base: bool
     base_dtype: torch.dtype
 
     @classmethod
@@ -92,11 +97,15 @@ class StateLayout:
             formats = [plain for _ in buffers]
         else:
             formats = [chosen.of(signed=b.signed) for b in buffers]
+        stored_exactly = dtype == base_dtype and chosen is None
+        recovers = stored_exactly and spec.recovers_base(group)
         return cls(
             tuple(b.name for b in buffers),
+            spec.first_buffer,
             tuple(formats),
             tuple(in_blocks.of(signed=b.signed) for b in buffers),
-            _needs_base(group, dtype),
+            _needs_base(group, dtype) and not recovers,
+            recovers,
             base_dtype,
         )
 
@@ -145,7 +154,13 @@ class StateLayout:
         """Whether ``state`` has every tensor that a step on the host needs, in the right dtype and layout."""
         if "step" not in state or not _is_step_count(state["step"], None):
             return False
-        return all([self.fits(name, state, param) for name in self.names])
+        if self.recovers_base and not is_inner_lr(state.get(INNER_LR), self.base_dtype, None):
+            return False
+        return self._stores_base_as(state) and all([self.fits(name, state, param) for name in self.names])
+
+    def _stores_base_as(self, state: Mapping[str, Any]) -> bool:
+        """Whether the base iterate is in ``state``, or to be recovered, just where it is here."""
+        return ("base" in state, INNER_LR in state) == (self.has_base, self.recovers_base)
 
     def prepare(self, state: State, param: Tensor, step_device: Optional[torch.device]) -> None:
         """Create what is missing in ``state``, convert what does not fit, and drop a base that is not needed.
@@ -159,8 +174,14 @@ class StateLayout:
             state["step"] = step_count(state.get("step", 0.0), step_device)
         if not self.has_base and "base" in state:
             param.copy_(state.pop("base"))
+            state.pop(INNER_LR, None)
+        elif INNER_LR in state and not self.has_base and not self.recovers_base:
+            param.copy_(self.base(state, param))
+            del state[INNER_LR]
         self.create_missing(state, param)
         self.convert(state, param)
+        if self.recovers_base and not is_inner_lr(state[INNER_LR], self.base_dtype, step_device):
+            state[INNER_LR] = inner_lr_as(state[INNER_LR], self.base_dtype, step_device)
 
     def convert(self, state: State, param: Tensor) -> None:
         """Replace the tensors in ``state`` that have another format or layout; none is changed in place."""
@@ -169,10 +190,21 @@ class StateLayout:
                 self.put(name, state, param, self.numbers(name, state, param))
 
     def create_missing(self, state: State, param: Tensor) -> None:
-        """Create the tensors that ``state`` lacks besides the step count; ``param`` holds the base iterate."""
+        """Create the tensors that ``state`` lacks besides the step count; ``param`` holds ``x`` if none does."""
         for name in self.names:
             if name not in state:
-                self.put(name, state, param, param if name == "base" else None)
+                self.put(name, state, param, self.base(state, param) if name == "base" else None)
+        if self.has_base:
+            state.pop(INNER_LR, None)
+        elif self.recovers_base and "base" not in state and INNER_LR not in state:
+            state[INNER_LR] = inner_lr_as(0.0, self.base_dtype, None)
+
+    def base(self, state: Mapping[str, Any], param: Tensor) -> Tensor:
+        """Return the base iterate: that of ``state``, what is recovered of ``param``, or ``param`` itself."""
+        if is_recovered(state):
+            return base_from(param, state[self.first_buffer], state[INNER_LR])
+        stored: Tensor = state.get("base", param)
+        return stored
 
     def numbers(self, name: str, state: Mapping[str, Any], param: Tensor) -> Tensor:
         """Return what the tensor ``name`` of ``state`` stands for, whatever its format, in floating point."""

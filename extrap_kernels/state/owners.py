@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from extrap_kernels.state.recovery import INNER_LR
+
 
 class _Owner(NamedTuple):
     # No weak reference: torch.utils.swap_tensors() refuses tensors that have one.
@@ -31,26 +33,28 @@ class BaseOwners:
         self._owners = WeakIdKeyDictionary()
 
     def _owner(self, state: Mapping[str, Any]) -> _Owner | None:
-        owner: _Owner | None = self._owners.get(state["base"]) if "base" in state else None
+        mark = _mark_of(state)
+        owner: _Owner | None = None if mark is None else self._owners.get(state[mark])
         return owner
 
     def drop_foreign(self, param: Tensor, state: dict[str, Any]) -> None:
         """Drop the base iterate in ``state``, that of ``param``, if it is known to be another parameter's."""
-        owner = self._owner(state)
-        if owner is not None and owner.param is not param:
-            del state["base"]
+        owner, mark = self._owner(state), _mark_of(state)
+        if mark is not None and owner is not None and owner.param is not param:
+            del state[mark]
 
     def note(self, param: Tensor, state: dict[str, Any], *, holds_base: bool) -> None:
         """Note that the base iterate in ``state`` is that of ``param``, and whether ``param`` holds it from now on.
 
         If it held the extrapolated point before, the base iterate is put into it.
         """
-        if "base" not in state:
+        mark = _mark_of(state)
+        if mark is None:
             return
         before = self._owner(state)
-        if holds_base and before is not None and not before.holds_base:
+        if "base" in state and holds_base and before is not None and not before.holds_base:
             param.copy_(state["base"])
-        self._owners[state["base"]] = _Owner(param, holds_base)
+        self._owners[state[mark]] = _Owner(param, holds_base)
 
     def holds_base(self, state: Mapping[str, Any]) -> bool:
         """Whether what the parameter of ``state`` is changed to counts: no base is stored, or it should hold it."""
@@ -67,6 +71,11 @@ class BaseOwners:
 
     def __reduce__(self) -> Any:
         return BaseOwners, ()
+
+
+def _mark_of(state: Mapping[str, Any]) -> str | None:
+    """Return the name of the tensor in ``state`` that tells where the base iterate is; None: the parameter holds it."""
+    return next((name for name in ("base", INNER_LR) if name in state), None)
 
 
 def adopt(base: Tensor, param: Tensor) -> Tensor:

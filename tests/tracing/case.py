@@ -12,6 +12,7 @@ from extrap_kernels.launch import GradScaling, Launch, Phase
 from extrap_kernels.options import CODES, DEFAULTS, scalars_of
 from extrap_kernels.rules import Buffer, RuleSpec
 from extrap_kernels.scalars import SCALARS
+from extrap_kernels.state.layout import StateLayout
 
 # Recognizable, and far from each other's sums, products and differences from 1.
 _VALUES = (0.0371, 0.2113, 0.3467, 0.0519, 0.8831, 0.1373, 0.7193, 0.9421, 0.00617, 0.4391, 0.0291, 0.6173, 0.0817)
@@ -43,11 +44,12 @@ class Case:
     grad_scale: float = 1.0
     clip: float = 1.0
     step: int = 7
+    inner_lr: float = 0.0  # of the step before
 
     def __str__(self) -> str:
         facts = [self.spec.name, f"{len(self.buffers)} buffers", self.phase.value, str(self.param).split(".")[-1]]
         facts += [f"{name}={value!r}" for name, value in self.options.items()]
-        facts += [f"{name}={getattr(self, name)}" for name in ("has_local", "grad_scale", "clip", "step")]
+        facts += [f"{name}={getattr(self, name)}" for name in ("has_local", "grad_scale", "clip", "step", "inner_lr")]
         return ", ".join(facts)
 
     def with_options(self, **options: Any) -> Case:
@@ -68,6 +70,11 @@ class Case:
         along, half = self.group["extrapolation"], self.phase is Phase.EXTRAPOLATE
         exists = along is not None and (along != "momentum" or bool(self.buffers))
         return self.spec.norm is None and exists and (along == "extragradient") == half
+
+    @property
+    def layout(self) -> StateLayout:
+        """Which state there is."""
+        return StateLayout.of(self.spec, self.group, self.param)
 
     @property
     def arithmetic(self) -> torch.dtype:

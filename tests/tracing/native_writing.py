@@ -28,6 +28,8 @@ def step(case):
         norm=NORM,
         rms=RMS,
         has_local=case.has_local,
+        recovers=case.layout.recovers_base,
+        inner_lr=case.inner_lr,
     )
     return list(_paths(recorded))
 

@@ -13,7 +13,6 @@ from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.reference import noise, norms, philox, random_bits, root
 from extrap_kernels.reference import step as reference_step
 from extrap_kernels.state.formats import STATE_FORMATS
-from extrap_kernels.state.layout import StateLayout
 from tracing.case import INDEX, NORM, NORM_X, RMS
 from tracing.recorded import Recorded, WordPair
 
@@ -34,7 +33,7 @@ def step(case, rule=None):
         normed["normed_base" if is_base else "normed"] = number
         return NORM_X**2 if is_base else NORM**2
 
-    layout = StateLayout.of(case.spec, case.group, case.param)
+    layout = case.layout
     param, state, gradient, local = inputs = _inputs(case, layout)
     base, buffers = state["base"], {b.name: state[b.name] for b in case.buffers}
     with ExitStack() as patches:
@@ -61,6 +60,7 @@ def _inputs(case, layout):
     param = Recorded.input("param", case.param) if layout.has_base else base
     buffers = {b.name: Recorded.input(f"buffer{k}", case.arithmetic) for k, b in enumerate(case.buffers)}
     state = {"step": torch.tensor(case.step - 1.0), "base": base, **buffers}
+    state["inner_lr"] = torch.tensor(case.inner_lr, dtype=case.arithmetic)
     local = Recorded.input("local", case.gradient_dtype) if case.has_local else None
     return param, state, Recorded.input("gradient", case.gradient_dtype), local
 

@@ -13,7 +13,6 @@ import torch
 
 from extrap_kernels import triton_kernels
 from extrap_kernels.scalars import SCALARS
-from extrap_kernels.state.layout import StateLayout
 from tracing import triton_stub
 from tracing.case import INDEX, NORM, NORM_X, RMS
 from tracing.editing import edited
@@ -74,12 +73,15 @@ class TritonWriting:
             "gradient": Recorded.input("gradient", case.gradient_dtype),
             "local": Recorded.input("local", case.gradient_dtype),
             "step": Recorded.constant(case.step - 1, torch.float32),
+            "inner_lr": Recorded.constant(case.inner_lr, case.arithmetic),
         }
         at = {name: Pointer([value]) for name, value in memory.items()}
         buffers = [Pointer([Recorded.input(f"buffer{k}", case.arithmetic)]) for k in range(len(case.buffers))]
         if not case.has_local:
             at["local"] = 0
-        if not StateLayout.of(case.spec, case.group, case.param).has_base:
+        if not case.layout.recovers_base:
+            at["inner_lr"] = 0
+        if not case.layout.has_base:
             at["y"] = at["base"]
         row = self.table.TensorRow(numel=1, chunks=1, aligned=0, **at)
         # Of the addresses of exponents, which are not there, only that many must be found.

@@ -22,6 +22,22 @@ def adopts(scalars):
 
 
 @triton.jit
+def inner_lr_of(t, RECOVERS: tl.constexpr, A: tl.constexpr):
+    """Return the inner learning rate that ``x`` is recovered by; 0: it need not be."""
+    value = tl.full((), 0.0, A)
+    if RECOVERS:
+        if t.inner_lr != 0:
+            value = tl.load(t.inner_lr.to(tl.pointer_type(A)))
+    return value
+
+
+@triton.jit
+def recovered_base(y, m, inner_lr):
+    """Return ``x`` where it is not stored: ``y = x - m * inner_lr``, with the first moment as it is stored."""
+    return tl.where(inner_lr != 0, y + m * inner_lr, y)
+
+
+@triton.jit
 def load_base(
     t,
     start,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
+from extrap_kernels.triton_kernels.kernels.base import adopts, inner_lr_of, load_base, recovered_base
 from extrap_kernels.triton_kernels.kernels.buffers import load_buffers, store_buffers
 from extrap_kernels.triton_kernels.kernels.direction import (
     extrapolated,
@@ -63,6 +63,7 @@ def step_elements(
     prepare,
     rule,
     noise,
+    inner_lr,
     A: tl.constexpr,
     PARAM: tl.constexpr,
     GRAD: tl.constexpr,
@@ -76,6 +77,7 @@ def step_elements(
     EXTRAGRADIENT_DIRECTION: tl.constexpr,
     PHASE: tl.constexpr,
     NOISE: tl.constexpr,
+    RECOVERS: tl.constexpr,
     SHARDED: tl.constexpr,
     BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -97,11 +99,13 @@ def step_elements(
             x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         else:
             x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+        buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
+        if RECOVERS:
+            x = recovered_base(x, buffers[0], inner_lr)
         g = prepared(prepare, load(t.gradient, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         l = g
         if t.local != 0:
             l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
-        buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
         if PHASE == "extrapolate":
             y = extrapolated(e, e.moves, x, EXTRAGRADIENT_DIRECTION(rule, g, l, buffers))
         else:
@@ -176,13 +180,15 @@ def step_kernel(
     TRUST_RATIO: tl.constexpr,
     PHASE: tl.constexpr,
     NOISE: tl.constexpr,
+    RECOVERS: tl.constexpr,
     SHARDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Step one chunk, of up to ``length`` elements, under the scalars of ``scalars``.
 
     Functions of the rule are constexpr, and so is ``NOISE``, which makes two numbers from two words; ``None``: there is
-    no noise. ``SHARDED``: what noise or random bits fall on are parts of tensors.
+    no noise. ``RECOVERS``: ``x`` may have to be recovered from the parameter and the first buffer. ``SHARDED``: what
+    noise or random bits fall on are parts of tensors.
     """
     chunk = chunk_row(chunks, tl.program_id(0))
     t = tensor_row(tensors, chunk.tensor, BUFFERS)
@@ -199,6 +205,7 @@ def step_kernel(
             rule = CONSTANTS(scalars, count, trust_of(scalars, norms, chunk.tensor, TRUST_RATIO), A)
             place = noise_row(noise_rows, chunk.tensor)
             noise = noise_of(scalars, count, place, rms)
+            inner_lr = inner_lr_of(t, RECOVERS, A)
             # Where no base is stored, the parameter is x.
             adopt = adopts(scalars) & (t.base != t.y)
             aligned = (t.aligned != 0) & (end % VECTOR == 0)
@@ -207,16 +214,19 @@ def step_kernel(
             # One element for each thread where accesses cannot be wider: more would only cost registers.
             if aligned:
                 step_elements(
-                    *(t, begin, end, adopt, update, e, prepare, rule, noise),
+                    *(t, begin, end, adopt, update, e, prepare, rule, noise, inner_lr),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, ROUNDS),
-                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, SHARDED, BLOCK, True),
+                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, RECOVERS, SHARDED, BLOCK, True),
                 )
             else:
                 step_elements(
-                    *(t, begin, end, adopt, update, e, prepare, rule, noise),
+                    *(t, begin, end, adopt, update, e, prepare, rule, noise, inner_lr),
                     *(A, PARAM, GRAD, BASE, SIGNED, UNSIGNED, BUFFERS, SIGNS, ROUNDS),
-                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, SHARDED, BLOCK // 8, False),
+                    *(DIRECTION, EXTRAGRADIENT_DIRECTION, PHASE, NOISE, RECOVERS, SHARDED, BLOCK // 8, False),
                 )
             if PHASE == "update":
                 if is_last(counters + chunk.tensor, t.chunks):
                     tl.store(step, count)
+                    if RECOVERS:
+                        if t.inner_lr != 0:
+                            tl.store(t.inner_lr.to(tl.pointer_type(A)), e.lr)

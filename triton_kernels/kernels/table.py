@@ -22,6 +22,7 @@ class TensorRow(NamedTuple):
     numel: Any
     chunks: Any  # number of its rows among the chunks
     step: Any  # of a float32, the count of the steps taken
+    inner_lr: Any  # of a number of the arithmetic, by which x is recovered from y; 0: it is not
     y: Any
     base: Any  # that of y where no base is stored
     gradient: Any  # 0: the tensor is skipped in this step

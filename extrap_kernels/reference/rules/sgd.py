@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extrap_kernels.rules import Buffer, RuleSpec
 
-SPEC = RuleSpec("sgd", (Buffer("momentum_buffer", signed=True, option="momentum"),))
+SPEC = RuleSpec("sgd", (Buffer("momentum_buffer", signed=True, option="momentum"),), updates_by_momentum=True)
 
 
 def direction(
