@@ -50,7 +50,8 @@ class TracedStep {
     const V g = prepared_gradient(c, loaded<G>("gradient"), x);
     l = step.has_local ? prepared_gradient(c, loaded<G>("local"), x) : g;
     if constexpr (Rule::kNorm == Norm::none) {
-      if (is_measured(c)) {
+      // With a norm that takes x, the base is stored.
+      if (is_measured(c) && (c.extrapolation == Extrapolation::momentum || !step.recovers)) {
         const V along =
             c.extrapolation == Extrapolation::momentum ? buffers[0] : direction_to_come(rule, c, g, l, x, buffers);
         recorder.output("measured", measured(c.adaptive, along, x));

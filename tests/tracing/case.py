@@ -69,7 +69,9 @@ class Case:
         """Whether the norm may be taken of what this step computes to extrapolate along."""
         along, half = self.group["extrapolation"], self.phase is Phase.EXTRAPOLATE
         exists = along is not None and (along != "momentum" or bool(self.buffers))
-        return self.spec.norm is None and exists and (along == "extragradient") == half
+        # With a norm that takes x, the base is stored.
+        possible = self.spec.norm is None and (along == "momentum" or not self.layout.recovers_base)
+        return possible and exists and (along == "extragradient") == half
 
     @property
     def layout(self) -> StateLayout:
