@@ -72,7 +72,7 @@ def test_wheel_has_the_cuda_kernels_and_needs_no_driver(wheel, tmp_path):
     output = run(python, "-c", "from extrap_kernels import _C; print(_C.cuda_built, _C.cuda_problem())", cwd=tmp_path)
     assert output.startswith("True ")
     if output.strip() != "True None":
-        output = run(python, "-m", "extrap_kernels", "info", cwd=tmp_path)
+        output = words(run(python, "-m", "extrap_kernels", "info", cwd=tmp_path))
         assert re.search(r"cuda +not available: no CUDA device can be used \(.*\); install an NVIDIA driver", output)
 
 
