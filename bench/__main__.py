@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench import compare, figures, machine, plots, profile, release, report, static, workloads
+from bench import compare, figures, imports, machine, plots, profile, release, report, static, workloads
 from bench.cases import Case, cases
 from bench.measure import host_seconds, interleaved, seconds
 from extrap_kernels import command_line
@@ -26,8 +26,8 @@ from extrap_kernels import command_line
 PROG = "python -m bench"
 GENERATED = Path(__file__).parents[1] / "docs" / "generated"
 COPY = "y.copy_(x)"
-# Tables that compare no steps; the last three are for the CPU.
-OTHERS = ("Host overhead", "Growth", "Release", "Instruction sets", "Memory", "First step")
+# Tables that compare no steps; the last four are for the CPU.
+OTHERS = ("Host overhead", "Growth", "Release", "Instruction sets", "Memory", "First step", "Import")
 Row = dict[str, Any]
 Sections = list[tuple[str, list[Row]]]
 
@@ -116,6 +116,8 @@ def _sections(arguments: argparse.Namespace, chosen: list[Case], wanted: list[st
         add("Memory on ResNet-50, bytes a parameter, next to parameters and gradients", figures.memory())
     if "First step" in wanted:
         add("First step, with what is made in it", figures.first_step())
+    if "Import" in wanted:
+        add("Import, beyond that of torch", imports.rows(arguments.rounds))
     return sections
 
 
