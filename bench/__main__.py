@@ -69,24 +69,41 @@ def _table(case: Case, arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def _pattern(option: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"Invalid {option} value: {text!r} is no regular expression: {error}") from error
+
+
+def _check_without(arguments: argparse.Namespace, chosen: list[Case]) -> None:
+    """Raise ValueError if no row would be left out; the rows of a case are known once it has parameters."""
+    if arguments.without is None:
+        return
+    pattern, names = _pattern("--without", arguments.without), {}
+    for case in chosen:
+        names.update(dict.fromkeys(case.baselines(workloads.parameters([(8, 8)], case.dtype, arguments.device))))
+    if not any(pattern.search(name) for name in names):
+        rows = "\n  ".join(names)
+        raise ValueError(f"Invalid --without value: {arguments.without!r} is in no row; the rows are:\n  {rows}")
+
+
 def _chosen(arguments: argparse.Namespace) -> tuple[list[Case], list[str]]:
     """Return the cases and the titles of other tables that ``--only`` selects.
 
     Raises:
         RuntimeError: there is no such device.
-        ValueError: ``--only`` is no regular expression, or in no title.
+        ValueError: ``--only`` or ``--without`` is no regular expression, or in no title or row.
     """
     device = command_line.device(arguments.device)
     every = cases(arguments.rounds, arguments.large, device)
     others = OTHERS[: None if device.type == "cpu" else 3]
-    try:
-        only = re.compile(arguments.only)
-    except re.error as error:
-        raise ValueError(f"Invalid --only value: {arguments.only!r} is no regular expression: {error}") from error
+    only = _pattern("--only", arguments.only)
     chosen, wanted = [c for c in every if only.search(c.title)], [title for title in others if only.search(title)]
     if not chosen and not wanted:
         titles = "\n  ".join([*(case.title for case in every), *others])
         raise ValueError(f"Invalid --only value: {arguments.only!r} is in no title; the tables are:\n  {titles}")
+    _check_without(arguments, chosen)
     return chosen, wanted
 
 
@@ -223,7 +240,7 @@ def _add_measure(commands: Any) -> None:
     measure.add_argument(
         "--only", default="", metavar="REGEX", help="only tables whose title has it; a wrong one lists all"
     )
-    measure.add_argument("--without", metavar="REGEX", help="leave out rows whose name has this regular expression")
+    measure.add_argument("--without", metavar="REGEX", help="leave out rows whose name has it; a wrong one lists all")
     measure.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
     measure.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     default = Path("results/bench.json")

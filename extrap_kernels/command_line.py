@@ -100,4 +100,4 @@ def show(heads: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = ""
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
     """Yield ``items`` under a bar that is gone at the end; a pipe gets none."""
-    return track(items, what, console=console(), transient=True, disable=not console().is_terminal)
+    return track(items, what, console=console(), transient=True) if console().is_terminal else items

@@ -89,6 +89,8 @@ WRONG = [
     ("bench", "--only nonsense", [*TITLES, *bench_main.OTHERS]),
     ("bench", "measure --only nonsense", [*TITLES, *bench_main.OTHERS]),
     ("bench", "--only (", ["is no regular expression"]),
+    ("bench", "--only 1,000 --without nonsense", ["ExtrapSGD", "torch, fused"]),
+    ("bench", "--only 1,000 --without [", ["is no regular expression"]),
     ("bench", "--rounds 0", ["'0' is not a whole number above 0"]),
     ("bench", "--device nonsense", ["cpu, cuda"]),
     ("bench", "--device cuda:99", ["'cuda:99' is not there", "--device cpu"]),
