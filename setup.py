@@ -11,6 +11,7 @@ Environment variables:
     CC, CXX, CUDACXX     the compilers, as always
 """
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -20,6 +21,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.dist_info import dist_info
 from setuptools.errors import CompileError, PlatformError
@@ -51,6 +53,21 @@ def find_tool(name):
     return found
 
 
+def check_tools():
+    """Raise an error that names the remedy if something is missing that a build cannot do without."""
+    check_compiler()
+    for name in ("cmake", "ninja"):
+        find_tool(name)
+    # pip installs what pyproject.toml requires, but not with --no-build-isolation.
+    if importlib.util.find_spec("pybind11") is None:
+        raise PlatformError(f"pybind11 not found: run `pip install pybind11`, or {PURE_PYTHON}")
+
+
+def check_folder():
+    if not os.access(ROOT, os.W_OK):
+        raise PlatformError(f"{ROOT} is not writable, and the build needs to write there: install from a copy of it")
+
+
 def check_compiler():
     wanted = [shlex.split(os.environ["CXX"])[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     if not any(map(shutil.which, wanted)):
@@ -64,16 +81,23 @@ class Metadata(dist_info):
     """What pip asks for first: without a compiler it ends here, and not after torch was downloaded."""
 
     def run(self):
+        check_folder()
         if self.distribution.has_ext_modules():
-            check_compiler()
+            check_tools()
         super().run()
+
+
+class NativeFirst(build):
+    """The native core comes first: its errors stand alone, and not behind a line for each file that is copied."""
+
+    sub_commands = sorted(build.sub_commands, key=lambda command: command[0] != "build_ext")
 
 
 class CMakeBuild(build_ext):
     """Builds in one stable folder per Python ABI, so that a rebuild compiles only what changed."""
 
     def build_extension(self, ext):
-        check_compiler()
+        check_tools()
         import pybind11  # here, since the pure-Python package does without it
 
         sanitizers = os.environ.get("EXTRAP_SANITIZE", "").replace(",", "-")
@@ -109,5 +133,5 @@ setup(
     ],
     package_dir={TRITON: "triton_kernels"},
     ext_modules=[Extension("extrap_kernels._C", sources=[])] if native_wanted() else [],
-    cmdclass={"build_ext": CMakeBuild, "dist_info": Metadata},
+    cmdclass={"build": NativeFirst, "build_ext": CMakeBuild, "dist_info": Metadata},
 )

@@ -40,15 +40,24 @@ def rows(a: Times, b: Times) -> list[report.Row]:
     ]
 
 
-def show(a: Path, b: Path) -> None:
-    """Print what each file was measured on, and the table.
+def sections(a: Path, b: Path) -> list[tuple[str, list[report.Row]]]:
+    """Return the table under a title, after a line, without rows, about what each file was measured on.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is no JSON, or they are of different cases.
+        ValueError: a file is none of ``--json``, or they are of different cases.
     """
-    files: list[dict[str, Any]] = [json.loads(path.read_text()) for path in (a, b)]
+    files = [_read(path) for path in (a, b)]
     compared = rows(*(_times(file["tables"]) for file in files))
-    for name, path, file in zip("AB", (a, b), files):
-        print(f"{name}: {path}; {report.described(file['about'])}")
-    report.show("B / A below 1: B is faster", compared)
+    lines = [f"{name}: {path}; {report.described(file['about'])}" for name, path, file in zip("AB", (a, b), files)]
+    return [*((line, []) for line in lines), ("B / A below 1: B is faster", compared)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        file = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(file, dict) or not {"about", "tables"} <= set(file):
+        raise ValueError(f"{path} was not written by python -m bench --json: it has no 'about' and 'tables'")
+    return file

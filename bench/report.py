@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from extrap_kernels import command_line
 
 Row = dict[str, Any]
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -22,21 +22,24 @@ def text(value: Any) -> str:
 
 def show(title: str, rows: Sequence[Row]) -> None:
     """Print a table; without rows, only the title."""
-    console = Console(width=160)
     if not rows:
-        return console.print(title)
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
-    for row in rows:
-        table.add_row(*(text(value) for value in row.values()))
-    console.print(table)
+        return print(title)
+    numbers = [column for column, value in rows[0].items() if not isinstance(value, str)]
+    cells = ([text(value) for value in row.values()] for row in rows)
+    command_line.show(list(rows[0]), cells, title=title, numbers=numbers)
     return None
 
 
 def described(about: Mapping[str, str]) -> str:
     """Return what is said of the machine in one line."""
     return "; ".join(f"{key}: {value}" for key, value in about.items())
+
+
+def write_json(path: Path, about: Mapping[str, str], sections: Sequence[tuple[str, Sequence[Row]]]) -> None:
+    """Write what was measured on what machine, and the tables by title; make the folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"about": about, "tables": dict(sections)}, indent=2) + "\n")
+    print(f"Written: {path}")
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from bench import loss_curves, machine, moving_averages, plots, report, state_peers
+from extrap_kernels import command_line
 
 Row = dict[str, Any]
 Results = dict[str, list[Row]]
@@ -62,7 +62,7 @@ class Measurements:
         """Return the results; take those from ``folder`` that were measured on this machine, and write the others."""
         folder.mkdir(parents=True, exist_ok=True)
         found = {}
-        for name, job in track(self.jobs.items(), description="measurements"):
+        for name, job in command_line.progress(list(self.jobs.items()), "measurements"):
             path = folder / f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}.json"
             kept = json.loads(path.read_text()) if path.exists() else {}
             if kept.get("about") != about:
@@ -107,8 +107,13 @@ class Measurements:
         return made
 
 
-def run(*, quick: bool, page: Path | None) -> None:
-    """Measure what is missing, print the tables, write the plots; ``page``: a page that both are written to."""
+def run(*, quick: bool, page: Path | None) -> list[tuple[str, list[Row]]]:
+    """Measure what is missing, print and return the tables, write the plots.
+
+    Args:
+        quick: as in :class:`Measurements`.
+        page: a page that tables and plots are written to; None: only the plots, beside the measurements.
+    """
     torch.set_num_threads(1)
     about = machine.describe(torch.device("cpu"))
     measurements = Measurements(quick=quick)
@@ -130,3 +135,4 @@ def run(*, quick: bool, page: Path | None) -> None:
         parts += [f"![{image.stem}]({page.stem}/{image.name})" for image in images]
         report.write_between_marks(page, "\n\n".join(parts))
         print(f"Written: {page}")
+    return sections

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +85,29 @@ def to_float32(optimizer: ExtrapOptimizer, state_dict: dict[str, Any]) -> None:
             entries = state_dict["state"].get(key)
             if entries and is_plain(param):
                 StateLayout.of_param(optimizer.rule.SPEC, wide, param).convert(entries, param)
+
+
+def warn_of_trainer(optimizer: ExtrapOptimizer) -> None:
+    """Warn if Hugging Face's ``Trainer`` asks for the state dict while parameters hold the extrapolated point.
+
+    It has saved the model just before, as it was, and never tells the optimizer: the function that calls is all that
+    can be seen here. The callback of :mod:`extrap_kernels.integrations.transformers` switches to eval mode before.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and not (
+        frame.f_code.co_name == "_save_optimizer_and_scheduler"
+        and frame.f_globals.get("__name__") == "transformers.trainer"
+    ):
+        frame = frame.f_back
+    if frame is None or not optimizer.param_groups[0]["train_mode"]:
+        return
+    if any(isinstance(each, dict) and not optimizer.base_owners.holds_base(each) for each in optimizer.state.values()):
+        warnings.warn(
+            f"Trainer saves the model while its parameters hold the extrapolated point of {type(optimizer).__name__}: "
+            "the checkpoint resumes, but its model file does not hold the weights to evaluate and to share. Pass "
+            "callbacks=[ExtrapolationCallback()] of extrap_kernels.integrations.transformers to Trainer",
+            stacklevel=2,
+        )
 
 
 def check_form(state_dict: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
-from extrap_kernels import selftest
+from extrap_kernels import command_line, selftest
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 from extrap_kernels.state.blocks import BLOCK
@@ -280,12 +280,10 @@ def report(model: Model, optimizers: Sequence[str], shards: int, *, as_json: boo
     if assumption:
         print(assumption)
     heads = ("optimizer", "state_dtype", "extrapolation", "parameters", "gradients", "state", "sum")
-    cells = [
+    cells = (
         (r.optimizer, r.state_dtype, r.extrapolation)
         + tuple(f"{n / 2**power:,.2f}" for n in (r.parameters, r.gradients, r.state, r.total))
         for r in found
-    ]
-    widths = [max(map(len, column)) for column in zip(heads, *cells)]
-    for line in (heads, *cells):
-        print("  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip())
+    )
+    command_line.show(heads, cells, numbers=heads[3:])
     print(IN_ADDITION)

@@ -416,6 +416,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as ``torch.optim`` does: a dict of its own, whose tensors are those of the optimizer."""
         checkpointing.complete(self)
+        checkpointing.warn_of_trainer(self)
         saved = super().state_dict()
         copied = {key: dict(kept) if isinstance(kept, dict) else kept for key, kept in saved["state"].items()}
         groups = [checkpointing.with_names(group) for group in saved["param_groups"]]

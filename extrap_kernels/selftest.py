@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, factory, machine, ncu
+from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, command_line, factory, machine, ncu
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 from extrap_kernels.state.formats import STATE_FORMATS
@@ -275,44 +276,66 @@ def figures(device: torch.device, backend: str, numel: int) -> dict[str, str]:
     }
 
 
-def _print_parity(device: torch.device, backend: str) -> bool:
-    passed = True
-    print(f"{'optimizer':20} {'dtype':10} {'cases':>5} {'same bits':>9} {'error of x':>10} {'of y':>10}")
-    for name, dtype in itertools.product(optimizers(), DTYPES):
-        found = parity(name, dtype, device, backend)
-        passed &= found.passed
-        print(
-            f"{name:20} {str(dtype).removeprefix('torch.'):10} {found.cases:5} {found.identical:9} "
-            f"{found.base_error:10.1e} {found.error:10.1e}  {'ok' if found.passed else 'FAILED'}",
-            flush=True,
-        )
-    return passed
-
-
-def run(device_name: Optional[str] = None, backend: str = "auto") -> bool:
-    """Print a table of all checks; return whether they passed.
+def chosen(device_name: Optional[str], backend: str) -> tuple[torch.device, str]:
+    """Return the device and the backend to test.
 
     Args:
         device_name: ``"cuda"``, ``"cpu"`` or another name of a device; None: a GPU where there is one.
-        backend: backend to test; ``"auto"``: the one that such tensors get.
+        backend: its name; ``"auto"``: the one that tensors of the device get.
 
     Raises:
-        RuntimeError: the device or the backend is not available.
+        RuntimeError: the device or the backend is unknown to torch or not available.
+        ValueError: no backend has this name.
     """
-    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device {str(device)!r}: torch finds no CUDA device; use --device cpu")
-    backend = backends.resolve(backend, device).name
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"backend {backend!r} on {where}, torch {torch.__version__}, against the reference on the CPU\n")
-    passed = _print_parity(device, backend)
+    device = command_line.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return device, backends.resolve(backend, device).name
+
+
+def _parities(device: torch.device, backend: str) -> Iterator[dict[str, Any]]:
+    for name, dtype in command_line.progress(list(itertools.product(optimizers(), DTYPES)), "checks"):
+        what = {"optimizer": name, "dtype": str(dtype).removeprefix("torch.")}
+        try:
+            found = parity(name, dtype, device, backend)
+        except RuntimeError as error:
+            raise RuntimeError(f"steps of {' with '.join(what.values())} on backend {backend!r} failed") from error
+        yield {**what, **asdict(found)}
+
+
+def results(device: torch.device, backend: str) -> dict[str, Any]:
+    """Carry out all checks; return what is printed of them, made of what JSON has."""
+    parities = list(_parities(device, backend))
+    checks = {}
     if device.type == "cuda":
-        for title, check in (("captured in a CUDA graph", graph_capture), ("on two streams", two_streams)):
-            good = check(device, backend)
-            passed &= good
-            print(f"{title}: {'ok' if good else 'FAILED'}")
-    print("\nall checks passed" if passed else "\nFAILED: see above")
-    print("\nfor a bug report:")
-    for name, value in figures(device, backend, 100_000_000 if device.type == "cuda" else 10_000_000).items():
-        print(f"{name:18} {value}")
-    return passed
+        checks["captured in a CUDA graph"] = graph_capture(device, backend)
+        checks["on two streams"] = two_streams(device, backend)
+    return {
+        "passed": all(row["passed"] for row in parities) and all(checks.values()),
+        "parity": parities,
+        "checks": checks,
+        "figures": figures(device, backend, 100_000_000 if device.type == "cuda" else 10_000_000),
+    }
+
+
+def run(device: torch.device, backend: str, *, as_json: bool = False) -> bool:
+    """Print tables of all checks, or JSON; return whether they passed. Arguments as :func:`chosen` returns them."""
+    found = results(device, backend)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return bool(found["passed"])
+    print(f"backend {backend!r} on {device}, torch {torch.__version__}, against the reference on the CPU\n")
+    heads = ("optimizer", "dtype", "", "cases", "same bits", "error of x", "of y")
+    rows = (
+        (row["optimizer"], row["dtype"], _ok(row["passed"]), str(row["cases"]), str(row["identical"]))
+        + tuple(f"{row[name]:.1e}" for name in ("base_error", "error"))
+        for row in found["parity"]
+    )
+    command_line.show(heads, rows, numbers=heads[3:])
+    for title, good in found["checks"].items():
+        print(f"{title}: {_ok(good)}")
+    print("all checks passed" if found["passed"] else "FAILED: see above")
+    command_line.show(("for a bug report", ""), found["figures"].items())
+    return bool(found["passed"])
+
+
+def _ok(passed: bool) -> str:
+    return "ok" if passed else "FAILED"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 import types
 
@@ -197,16 +198,8 @@ def test_measuring_command(monkeypatch, capsys, tmp_path, threads):
     written = json.loads(out.read_text())
     (rows,) = written["tables"].values()
     assert [row["baseline"] for row in rows] == ["ExtrapSGD", "torch, fused"] and rows[0]["B/param"] == 24
-    assert written["about"]["command"].startswith("python -m bench --rounds 1 --only")
+    assert written["about"]["command"] == "python -m bench --rounds 1 --only 1,000 tensors"
     assert set(machine.describe(torch.device("cpu"))) < set(written["about"])
-
-
-def test_tables_that_do_not_exist_are_an_error(monkeypatch, tmp_path):
-    out = tmp_path / "bench.json"
-    monkeypatch.setattr(sys, "argv", ["bench", "--only", "nonsense", "--json", str(out)])
-    with pytest.raises(SystemExit, match=r"(?s)--only value: 'nonsense'.* AdamW, ResNet-50, fp32\n.* First step"):
-        main()
-    assert not out.exists()
 
 
 @pytest.fixture
@@ -229,35 +222,28 @@ def test_files_side_by_side(compared, capsys):
     compared({"SGD": {"ExtrapSGD": 4.0, "apex": 2.0}}, {"SGD": {"ExtrapSGD": 3.0, "graph": 1.0}})
     said = capsys.readouterr().out
     assert "a.json; processor: old one\n" in said and "b.json; processor: new one\n" in said
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line.startswith("│")]
-    assert rows == [
+    assert [line.split() for line in said.splitlines() if line.startswith(" SGD ")] == [
         ["SGD", "ExtrapSGD", "4", "3", "0.75"],
         ["SGD", "apex", "2", "-", "-"],
         ["SGD", "graph", "-", "1", "-"],
     ]
 
 
-def test_files_of_different_cases_are_refused(compared):
-    with pytest.raises(SystemExit, match=r"different cases: only A has \['LARS'\], only B has \[\]; .* same --only"):
+def test_files_of_different_cases_are_refused(compared, capsys):
+    with pytest.raises(SystemExit, match="^2$"):
         compared({"SGD": {"apex": 2.0}, "LARS": {"apex": 2.0}}, {"SGD": {"apex": 2.0}})
-
-
-@pytest.mark.parametrize("arguments", [["compare", "a.json"], ["static", "a.json"]], ids=" ".join)
-def test_files_that_are_not_two_are_refused(monkeypatch, capsys, arguments):
-    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    with pytest.raises(SystemExit):
-        main()
-    assert "python -m bench compare A.json B.json" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"different cases: only A has \['LARS'\], only B has \[\]; .* same --only", said)
 
 
 def test_profile_needs_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["bench", "profile"])
-    with pytest.raises(SystemExit) as raised:
+    with pytest.raises(SystemExit, match="^2$"):
         main()
-    # A message as code: Python prints it and exits with status 1.
     missing = "torch finds no CUDA device; run this on a machine with an NVIDIA GPU and its driver"
-    assert raised.value.code == f"profile: {missing}" and capsys.readouterr().out == ""
+    printed = capsys.readouterr()
+    assert printed.err == f"python -m bench profile: error: {missing}\n" and printed.out == ""
 
 
 def test_static_command(monkeypatch, capsys):

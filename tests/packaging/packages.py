@@ -93,6 +93,11 @@ def environment(folder, *what, python=sys.executable, **env):
     return own
 
 
+def assert_clear(output):
+    """Nothing but an error: no file was copied before it, and it can be read at a glance."""
+    assert "copying " not in output and len(output.splitlines()) < 60, output
+
+
 def words(output):
     """The output without CMake's line breaks."""
     return re.sub(r"\s+", " ", output)
