@@ -109,7 +109,8 @@ class Rounded:
 class Oracle:
     """The numbers of one parameter: `x`, `y`, the `buffers` and the step `count`. A rule overrides `update`.
 
-    The options are those of the parameter's group. The small methods are the parts that the wrong rules of
+    The options are those of the parameter's group. ``recovered_along``: the directions along which x need not be stored
+    if the update is the momentum. The small methods are the parts that the wrong rules of
     test_oracle_parity.py replace.
     """
 
@@ -117,6 +118,7 @@ class Oracle:
         self.index, self.rank = index, rank
         self.dims, self.positions = param.dim(), positions(param)
         self.unit = torch.finfo(torch.promote_types(param.dtype, torch.float32)).eps / 2
+        self.is_exact = torch.finfo(param.dtype).eps / 2 == self.unit
         self.x = self.y = self.exact(values(param))
         self.buffers, self.count, self.clip = {}, 0, None
 
@@ -133,6 +135,14 @@ class Oracle:
 
     def scaled(self, o, along):
         return along * self.x * self.x if o["extrap_scale"] == "adaptive" else along
+
+    def recovers_base(self, o):
+        """Whether x is not stored, but computed from y and the first moment."""
+        along = self.recovered_along
+        if o.get("nesterov") or o["extrap_norm"]:
+            along = along[:1]
+        known = o["noise"] is None and o["extrap_scale"] == "absolute" and o["state_dtype"] == torch.float32
+        return known and self.is_exact and self.first_moment() is not None and o["extrapolation"] in along
 
     def decay_point(self):
         return self.x
@@ -202,12 +212,17 @@ class Oracle:
         self.y = self.x
         along = {"past_gradient": z, "gradient_difference": z, "past_update": u, "momentum": self.first_moment() or u}
         if o["extrapolation"] in along:
-            self.y = self.y - self.inner_rate(o) * self.scaled(o, along[o["extrapolation"]])
+            shift = self.inner_rate(o) * self.scaled(o, along[o["extrapolation"]])
+            self.y = self.y - shift
+            if self.recovers_base(o):
+                self.x = Rounded(self.x.value, (self.y + shift).bound, self.unit)
         if o["noise"] is not None:
             self.y = self.y + self.noise(o, self.noise_point(before), g, l)
 
 
 class SGD(Oracle):
+    recovered_along = ("momentum", "past_update")
+
     def gradient_weight(self, o):
         return 1 if "momentum_buffer" not in self.buffers else 1 - o["dampening"]
 
@@ -226,6 +241,8 @@ class SGD(Oracle):
 
 
 class LARS(SGD):
+    recovered_along = ()
+
     def trust(self, o):
         """|g| is taken before the decay joined; decoupled decay never joins, so it is not counted."""
         norm_x, norm_g = self.x.norm(), self.raw.norm()
@@ -244,6 +261,8 @@ class LARS(SGD):
 
 class Adam(Oracle):
     """And AdamW, whose decay is decoupled."""
+
+    recovered_along = ("momentum",)
 
     def average(self, name, beta, new):
         old = self.buffers.get(name, self.exact(np.zeros_like(new.value)))
@@ -269,6 +288,8 @@ class Adam(Oracle):
 
 
 class LAMB(Adam):
+    recovered_along = ()
+
     def decay(self, o, *, decoupled):
         return 0.0  # part of the update
 

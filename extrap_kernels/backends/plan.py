@@ -133,7 +133,7 @@ class GroupPlan:
         return (
             owner.backend,
             options.point_between_steps(group),
-            owner.rule.SPEC.recovers_base(group),
+            group["noise"] is None and owner.rule.SPEC.recovers_base(group),  # noise takes calls of its own
             group["state_dtype"],
             owner.rule.SPEC.buffers_of(group),
         )

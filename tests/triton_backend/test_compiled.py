@@ -68,7 +68,7 @@ def arrays(variant):
         return [base, param, grad] + (moments if variant.rule.spec.name == "lamb" else []), []
     if isinstance(variant, variants.DirectionSquares):
         if variant.along == "momentum":
-            return moments[:1], []
+            return [*moments[:1], base, param], []  # x, too, in units of which it may be
         # The update is that of the averaged gradient.
         return [base, param, grad] + (moments if variant.along == "update" else [grad, *moments[1:]]), []
     # Both gradients; the moments, of which the first half of an extragradient step needs Adam's second one only.

@@ -27,7 +27,12 @@ def _binding(request, monkeypatch):
     monkeypatch.setattr(executor, "binding_type", lambda: globals()[request.param])
 
 
-@pytest.mark.parametrize("rule, options", [("adam", {}), ("sgd", {"momentum": 0.9})], ids=helpers.describe)
+RECOVERED = {"momentum": 0.9, "extrapolation": "momentum"}
+
+
+@pytest.mark.parametrize(
+    "rule, options", [("adam", {}), ("sgd", {"momentum": 0.9}), ("sgd", RECOVERED)], ids=helpers.describe
+)
 @pytest.mark.parametrize("state_dtype", [torch.float32, torch.uint8], ids=helpers.describe)
 def test_bindings_write_the_same_rows(rule, options, state_dtype):
     if state_dtype == torch.uint8:
@@ -39,6 +44,7 @@ def test_bindings_write_the_same_rows(rule, options, state_dtype):
     spec = optimizer.rule.SPEC
     layout = StateLayout.of_param(spec, optimizer.param_groups[0], params[0])
     assert layout.has_blocks is (state_dtype == torch.uint8)
+    assert layout.recovers_base is (options is RECOVERED and not layout.has_blocks)
     entries, states = map(list, zip(*(entry_of(p, i, None, layout) for i, p in enumerate(params))))
     for i, entry in enumerate(entries):
         entry.param.grad = torch.ones_like(entry.param) if i != 1 else None
@@ -47,12 +53,12 @@ def test_bindings_write_the_same_rows(rule, options, state_dtype):
     for binding_type in (NativeBinding, PythonBinding):
         binding = binding_type(spec, layout, entries, torch.float32)
         assert binding.bind(states, local) == []
-        tables.append(array("q", bytes(8 * 12 * len(entries))))
-        binding.write_rows(tables[-1], 1, 12)
+        tables.append(array("q", bytes(8 * 13 * len(entries))))
+        binding.write_rows(tables[-1], 1, 13)
         assert list(binding.stepped()) == [k for k in range(len(entries)) if k != 1]
     assert tables[0] == tables[1]
     exponents = [state.get(f"{name}_exponent") for name in layout.buffers for state in states[:1]]
-    assert tables[0][9 : 9 + len(exponents)].tolist() == [0 if e is None else e.data_ptr() for e in exponents]
+    assert tables[0][10 : 10 + len(exponents)].tolist() == [0 if e is None else e.data_ptr() for e in exponents]
 
 
 def steps_with_absent_gradients(backend, rule, options):
@@ -75,6 +81,7 @@ def steps_with_absent_gradients(backend, rule, options):
     "rule, options",
     [
         ("sgd", {"momentum": 0.9, "noise": "uniform"}),
+        ("sgd", RECOVERED),
         ("adamw", {"extrapolation": None, "max_grad_norm": 1e-2}),
         ("lars", {"momentum": 0.9, "max_grad_norm": 1.0}),
     ],
