@@ -57,7 +57,10 @@ def release_gradients(model: nn.Module, optimizer: ExtrapOptimizer, bucket_mb: f
     if not bucket_mb > 0:
         raise ValueError(f"Invalid bucket_mb value: {bucket_mb}; it must be positive")
     if optimizer.stepper.in_backward is not None:
-        raise RuntimeError("gradients of this optimizer are released already; call remove() of the first handle before")
+        raise RuntimeError(
+            "gradients of this optimizer are released already, by offload() or by an earlier release, which ends with "
+            "its remove()"
+        )
     _check_options(optimizer)
     _check_parameters(optimizer)
     release = GradientRelease(model, optimizer, int(bucket_mb * 2**20))
