@@ -181,8 +181,10 @@ def test_gradients_that_no_hook_has_seen():
         model.tied.grad = torch.ones_like(model.tied)
         optimizer.zero_grad()
         model.norm.weight.grad = torch.ones_like(model.norm.weight)
+        getattr(model, "link", LateLink()).log.clear()
         optimizer.step()
     assert_same(pair)
+    assert len([line for line in pair[1][0].link.log if line.startswith("download")]) == 1
 
 
 def test_first_step_at_learning_rate_zero():
@@ -297,7 +299,8 @@ def test_base_of_knows_parameters_of_the_model(options):
         getattr(model, "link", LateLink()).compute()
         with torch.no_grad():
             if options:
-                model.narrow.weight.add_(0.25)
+                model.narrow.weight.copy_(torch.full_like(model.narrow.weight, 0.25))
+                assert optimizer.base_of(model.narrow.weight).eq(0.25).all()
             for p in (model.tied, model.narrow.weight, model.never.weight):
                 optimizer.base_of(p).mul_(0.5)
         train(model, optimizer, range(2))
@@ -320,9 +323,11 @@ def test_writing_in_train_mode_is_noticed_and_steps_are_not_taken_for_it(recwarn
 
 
 def test_parameters_that_are_added_or_thawed():
-    pair = make_pair()
-    for model, optimizer in pair:
+    pair = [make() for _ in range(2)]
+    for model, _ in pair:
         model.blocks[1].requires_grad_(False)
+    offloaded(*pair[1])
+    for model, optimizer in pair:
         train(model, optimizer, [1])
         model.blocks[1].requires_grad_(True)
         train(model, optimizer, [1])
@@ -446,7 +451,7 @@ def test_sparse_gradients_are_refused():
     before = copy.deepcopy(model.state_dict()), helpers.snapshot(optimizer)
     loss_of(model, 2).backward()
     optimizer.zero_grad()
-    model.blocks[0].weight.grad = torch.ones(24, 24)
+    model.blocks[3].weight.grad = torch.ones(24, 24)
     model.tied.grad = torch.ones(24, 17).to_sparse()
     with pytest.raises(RuntimeError, match=r"gradient of parameter 0 of group 0.*sparse"):
         optimizer.step()
