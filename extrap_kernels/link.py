@@ -45,8 +45,9 @@ class CudaLink:
     """A link to a CUDA device, by a stream for each direction, which may run at once."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._down, self._up = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        # With its number, as tensors have it.
+        self.device = device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
+        self._down, self._up = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
 
     def host_memory(self, like: Tensor) -> Tensor:
         """Return page-locked memory: from other memory, a copy would keep the host waiting."""

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from late_link import LateLink
 
 from extrap_kernels import _C, backends, machine, selftest
+from extrap_kernels.link import CudaLink
 
 
 @pytest.fixture
@@ -39,6 +41,25 @@ def test_graph_capture(gpu):
 @pytest.mark.gpu
 def test_two_streams(gpu):
     assert selftest.two_streams(gpu, "auto")
+
+
+@pytest.mark.gpu
+def test_offload_on_a_gpu(gpu):
+    assert selftest.offloaded(CudaLink(gpu))
+
+
+class PromptLink(LateLink):
+    """Copies to the accelerator at once, as it computes all the time."""
+
+    def upload(self, copies):
+        copied = super().upload(copies)
+        self.compute()
+        return copied
+
+
+def test_offload():
+    assert selftest.offloaded(PromptLink())
+    assert not selftest.offloaded(LateLink()), "the accelerator computes with parameters that are on their way"
 
 
 @pytest.mark.gpu
