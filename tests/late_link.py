@@ -70,3 +70,13 @@ class LateLink:
     def watch(self, model):
         """Let forward passes of ``model`` wait, as those of an accelerator do."""
         model.register_forward_pre_hook(lambda *_: self.compute())
+
+
+class PromptLink(LateLink):
+    """Copies to the accelerator at once, as if it computed all the time."""
+
+    def upload(self, copies):
+        """See :class:`extrap_kernels.link.Link`."""
+        copied = super().upload(copies)
+        self.compute()
+        return copied

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from late_link import LateLink
+from late_link import LateLink, PromptLink
 
 from extrap_kernels import _C, backends, machine, selftest
 from extrap_kernels.link import CudaLink
@@ -46,15 +46,6 @@ def test_two_streams(gpu):
 @pytest.mark.gpu
 def test_offload_on_a_gpu(gpu):
     assert selftest.offloaded(CudaLink(gpu))
-
-
-class PromptLink(LateLink):
-    """Copies to the accelerator at once, as it computes all the time."""
-
-    def upload(self, copies):
-        copied = super().upload(copies)
-        self.compute()
-        return copied
 
 
 def test_offload():

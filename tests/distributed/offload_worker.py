@@ -1,11 +1,12 @@
-"""What each process does in test_offload_under_ddp.py."""
+"""What each process does in test_offload_in_processes.py."""
 
 import torch.distributed as dist
 from helpers import assert_same_bits, snapshot
 from late_link import LateLink
 from model_worker import loss_of
-from release_worker import build, passes
+from release_worker import _error, build, passes
 
+from extrap_kernels.distributed import register_local_gradient_hook
 from extrap_kernels.offload import offload_over
 
 
@@ -27,16 +28,15 @@ def train_beside_plain(rule, options, ddp, accumulate):
     return link.log
 
 
-def step_with_local_gradients():
-    """What the optimizer says of gradients that DDP's hook has kept on the accelerator."""
-    from extrap_kernels.distributed import register_local_gradient_hook
+def refusals():
+    """What is said of FSDP2's parameters, and of gradients that DDP's hook has kept on the accelerator."""
+    model, optimizer = build("fsdp", "sgd", "cpu", {}, {})
+    return _error(lambda: offload_over(LateLink(), model, optimizer)), _error(_step_with_local_gradients)
 
+
+def _step_with_local_gradients():
     model, optimizer = build("ddp", "sgd", "cpu", {}, {})
     register_local_gradient_hook(model, optimizer)
     offload_over(LateLink(), model, optimizer)
     loss_of(model, 0, dist.get_rank()).backward()
-    try:
-        optimizer.step()
-    except RuntimeError as error:
-        return str(error)
-    return ""
+    optimizer.step()

@@ -1,4 +1,4 @@
-"""CPU offload under DDP gives the bits of a run without it, in two processes."""
+"""CPU offload under DDP gives the bits of a run without it, in two processes; FSDP2 is refused."""
 
 import offload_worker
 import pytest
@@ -15,6 +15,7 @@ def test_averaged_gradients_cross_in_step(processes, views, accumulate):
         assert copies == sorted(copies) and len(set(copies)) == 2, "all downloads begin in step(), before its uploads"
 
 
-def test_local_gradients_are_refused(processes):
-    for message in processes(2).run(offload_worker.step_with_local_gradients):
-        assert "optimizer.local_gradients are on the accelerator" in message
+def test_refusals(processes):
+    for of_fsdp, of_local_gradients in processes(2).run(offload_worker.refusals):
+        assert "is a DTensor" in of_fsdp and "CPUOffloadPolicy()" in of_fsdp
+        assert "optimizer.local_gradients are on the accelerator" in of_local_gradients
