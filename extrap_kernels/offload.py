@@ -28,13 +28,13 @@ def offload(model: nn.Module, optimizer: ExtrapOptimizer, bucket_mb: float = 64)
 
     Each parameter on the accelerator gets a twin on the host, which takes its place in the optimizer. Backward sends
     each gradient to the host as soon as it is there, and frees it. ``step()`` steps a bucket of twins on the host while
-    the bucket before travels back to the parameters. The accelerator waits for the copies, and the host does not wait
-    for the accelerator. All bits are those of the same optimizer over parameters on the host, with the same gradients.
+    the bucket before travels back to the parameters. The accelerator waits for parameters; the host waits for gradients
+    alone. All bits are those of the same optimizer over parameters on the host, with the same gradients.
 
     Schedulers, ``max_grad_norm``, accumulated gradients, ``state_dict()``, ``eval()`` and closures work as ever.
     Where a loop asks the optimizer for its parameters, it gets the twins; :meth:`ExtrapOptimizer.base_of` knows the
     model's as well. Gradients are neither at the parameters nor, before ``step()``, at the twins: clip them with
-    ``max_grad_norm``. ``step()`` consumes them.
+    ``max_grad_norm``. ``step()`` consumes them, and ``zero_grad()`` drops them whatever ``set_to_none`` is.
 
     Args:
         model: sharded and wrapped as it is trained. Under DistributedDataParallel, gradients cross in ``step()``.
@@ -56,6 +56,7 @@ def offload(model: nn.Module, optimizer: ExtrapOptimizer, bucket_mb: float = 64)
             f"optimizer is a {type(optimizer).__name__}; it must be an optimizer of extrap_kernels (the one inside "
             "AcceleratedOptimizer)"
         )
+    _check_optimizer(optimizer)
     params = [param for group in optimizer.param_groups for param in group["params"]]
     devices = {param.device for param in params} - {HOST}
     if {device.type for device in devices} != {"cuda"} or len(devices) != 1:
@@ -70,12 +71,7 @@ def offload_over(link: Link, model: nn.Module, optimizer: ExtrapOptimizer, bucke
     """Do what :func:`offload` does, for the parameters at the other end of ``link``."""
     if not bucket_mb > 0:
         raise ValueError(f"Invalid bucket_mb value: {bucket_mb}; it must be positive")
-    if optimizer.stepper.in_backward is not None or optimizer.on_mode_change is not None:
-        raise RuntimeError(
-            "offload() needs an optimizer that is not offloaded yet, whose gradients are not released, and that is "
-            "not connected to an engine"
-        )
-    backends.resolve(optimizer.backend, HOST)
+    _check_optimizer(optimizer)
     of_ddp = {
         param for each in model.modules() if isinstance(each, DistributedDataParallel) for param in each.parameters()
     }
@@ -85,6 +81,19 @@ def offload_over(link: Link, model: nn.Module, optimizer: ExtrapOptimizer, bucke
     optimizer.on_mode_change = offloading.send
     optimizer.__class__ = _offloaded(type(optimizer))  # in place: schedulers hold the optimizer already
     return optimizer
+
+
+def _check_optimizer(optimizer: ExtrapOptimizer) -> None:
+    if optimizer.stepper.in_backward is not None or optimizer.on_mode_change is not None:
+        raise RuntimeError(
+            "offload() needs an optimizer that is not offloaded yet, whose gradients are not released, and that is "
+            "not connected to an engine"
+        )
+    if optimizer.stepper.extrapolated:
+        raise RuntimeError(
+            "offload() between the halves of an extragradient step: call step() or cancel_extrapolation() before"
+        )
+    backends.resolve(optimizer.backend, HOST)
 
 
 class _Pair:
