@@ -26,14 +26,14 @@ HOST = torch.device("cpu")
 def offload(model: nn.Module, optimizer: ExtrapOptimizer, bucket_mb: float = 64) -> ExtrapOptimizer:
     """Keep the state of ``optimizer`` on the host and step there, for models whose state does not fit the accelerator.
 
-    Each parameter on the accelerator gets a twin on the host, which takes its place in the optimizer. Backward sends
-    each gradient to the host as soon as it is there, and frees it. ``step()`` steps a bucket of twins on the host while
-    the bucket before travels back to the parameters. The accelerator waits for parameters; the host waits for gradients
+    Each parameter on the accelerator gets a host parameter, which takes its place in the optimizer. Backward sends each
+    gradient to the host as soon as it is there, and frees it. ``step()`` steps a bucket of host parameters while the
+    bucket before travels back to the model's. The accelerator waits for parameters; the host waits for gradients
     alone. All bits are those of the same optimizer over parameters on the host, with the same gradients.
 
     Schedulers, ``max_grad_norm``, accumulated gradients, ``state_dict()``, ``eval()`` and closures work as ever.
-    Where a loop asks the optimizer for its parameters, it gets the twins; :meth:`ExtrapOptimizer.base_of` knows the
-    model's as well. Gradients are neither at the parameters nor, before ``step()``, at the twins: clip them with
+    Where a loop asks the optimizer for its parameters, it gets the host's; :meth:`ExtrapOptimizer.base_of` knows the
+    model's as well. Gradients are neither at the parameters nor, before ``step()``, at the host's: clip them with
     ``max_grad_norm``. ``step()`` consumes them, and ``zero_grad()`` drops them whatever ``set_to_none`` is.
 
     Args:
@@ -97,11 +97,11 @@ def _check_optimizer(optimizer: ExtrapOptimizer) -> None:
 
 
 class _Pair:
-    """A parameter on the accelerator and its twin on the host, whose gradient is the one that is complete there."""
+    """A parameter on the accelerator and the host parameter that the optimizer steps in its place."""
 
     def __init__(self, param: Tensor, link: Link) -> None:
         self.param, self._link = param, link
-        self.twin = nn.Parameter(link.host_memory(param).copy_(param.detach()), requires_grad=param.requires_grad)
+        self.host = nn.Parameter(link.host_memory(param).copy_(param.detach()), requires_grad=param.requires_grad)
         self._memory: dict[bool, Tensor] = {}  # of gradients: the first one of a step, and what is added to it
         self._arriving: Optional[tuple[Tensor, Copied]] = None
         self.hook: Any = None
@@ -109,7 +109,7 @@ class _Pair:
 
     def note(self) -> None:
         """Note that both are the same."""
-        self._versions = self.param._version, self.twin._version
+        self._versions = self.param._version, self.host._version
 
     @property
     def is_changed(self) -> bool:
@@ -118,8 +118,8 @@ class _Pair:
 
     @property
     def is_stepped(self) -> bool:
-        """Whether the twin was written since both were the same."""
-        return self.twin._version != self._versions[1]
+        """Whether the host parameter was written since both were the same."""
+        return self.host._version != self._versions[1]
 
     def take(self) -> None:
         """Begin to bring the gradient of the parameter, if it has one, to the host, and free it."""
@@ -127,7 +127,7 @@ class _Pair:
         if gradient is None or not is_plain(gradient):
             return
         self.land()
-        is_first = self.twin.grad is None
+        is_first = self.host.grad is None
         memory = self._memory.get(is_first)
         if memory is None or memory.dtype != gradient.dtype:
             memory = self._memory[is_first] = self._link.host_memory(gradient)
@@ -137,9 +137,9 @@ class _Pair:
     def announce(self) -> None:
         """Show the optimizer the gradient before its numbers are there, so that memory can be bound."""
         if self.param.grad is not None:  # not a dense one: the optimizer says what is wrong with it
-            self.twin.grad = self.param.grad.to(HOST)
-        elif self._arriving is not None and self.twin.grad is None:
-            self.twin.grad = self._arriving[0]
+            self.host.grad = self.param.grad.to(HOST)
+        elif self._arriving is not None and self.host.grad is None:
+            self.host.grad = self._arriving[0]
 
     def land(self) -> None:
         """Wait for the gradient that is on its way, and add it to what is there."""
@@ -147,15 +147,15 @@ class _Pair:
             return
         gradient, copied = self._arriving
         copied.synchronize()
-        if self.twin.grad is None:
-            self.twin.grad = gradient
-        elif self.twin.grad is not gradient:
-            self.twin.grad.add_(gradient)
+        if self.host.grad is None:
+            self.host.grad = gradient
+        elif self.host.grad is not gradient:
+            self.host.grad.add_(gradient)
         self._arriving = None
 
     def drop(self) -> None:
         """Drop the gradient, wherever it is."""
-        self.param.grad = self.twin.grad = self._arriving = None
+        self.param.grad = self.host.grad = self._arriving = None
 
 
 class Offload:
@@ -164,7 +164,7 @@ class Offload:
     def __init__(self, link: Link, optimizer: ExtrapOptimizer, bucket_bytes: int, of_ddp: set[nn.Parameter]) -> None:
         self._link, self._bucket_bytes, self._of_ddp = link, bucket_bytes, of_ddp
         self._reference = weakref.ref(optimizer)  # hooks of a model keep no optimizer alive that nobody uses any more
-        self._pairs: dict[Tensor, _Pair] = {}  # by the twin
+        self._pairs: dict[Tensor, _Pair] = {}  # by the host parameter
         self._of_param: dict[Tensor, _Pair] = {}
         self._sent: Optional[Copied] = None
         self._buckets: list[Bucket] = []
@@ -179,11 +179,11 @@ class Offload:
 
     @torch.no_grad()
     def adopt(self, numbers: Sequence[int]) -> None:
-        """Put twins in the place of the parameters that groups ``numbers`` have on the accelerator.
+        """Put host parameters in the place of those that groups ``numbers`` have on the accelerator.
 
         Raises:
             ValueError: a parameter is there already, or shares memory with another one; nothing has changed then.
-            RuntimeError: a parameter that cannot have a twin; nothing has changed then.
+            RuntimeError: a parameter that cannot be offloaded; nothing has changed then.
         """
         optimizer = self._optimizer
         groups = [optimizer.param_groups[number] for number in numbers]
@@ -191,7 +191,7 @@ class Offload:
             for i, param in enumerate(group["params"]):
                 if not is_plain(param):
                     raise RuntimeError(
-                        f"parameter {i} of group {number} is lazy, sparse or nested, so it cannot have a twin; "
+                        f"parameter {i} of group {number} is lazy, sparse or nested, so it cannot be offloaded; "
                         "initialize it, or make it dense, before offload()"
                     )
                 _check(describe(group, number, i), param)
@@ -206,10 +206,10 @@ class Offload:
         ]
         for group, pairs in zip(groups, made):
             for i, pair in pairs.items():
-                self._pairs[pair.twin] = self._of_param[pair.param] = pair
-                group["params"][i] = pair.twin
+                self._pairs[pair.host] = self._of_param[pair.param] = pair
+                group["params"][i] = pair.host
                 if pair.param in optimizer.state:
-                    optimizer.state[pair.twin] = _on_host(optimizer.state.pop(pair.param))
+                    optimizer.state[pair.host] = _on_host(optimizer.state.pop(pair.param))
         optimizer._note_owners()
         optimizer.stepper.reset()
         self._hook()
@@ -225,8 +225,8 @@ class Offload:
         for (name, _), turn in zip(places, turns([*known, *(param for _, param in places)])[len(known) :]):
             if turn > 0:
                 raise ValueError(
-                    f"{name} shares memory with a parameter before it, or is listed twice: each would get a twin of "
-                    "its own; list it once"
+                    f"{name} shares memory with a parameter before it, or is listed twice: each would be offloaded "
+                    "for itself; list it once"
                 )
 
     def pair_of(self, param: Tensor) -> Optional[_Pair]:
@@ -252,7 +252,7 @@ class Offload:
             self._sent.synchronize()
             self._sent = None
         changed = [pair for pair in self._pairs.values() if pair.is_changed]
-        for copied in [self._link.download(pair.param.detach(), pair.twin.detach()) for pair in changed]:
+        for copied in [self._link.download(pair.param.detach(), pair.host.detach()) for pair in changed]:
             copied.synchronize()
         for pair in changed:
             pair.note()
@@ -267,14 +267,14 @@ class Offload:
             pair.land()
 
     def send(self) -> None:
-        """Send all twins that were written to their parameters."""
+        """Send all host parameters that were written to the accelerator."""
         self._send(self._pairs.values())
 
     @torch.no_grad()
     def _send(self, pairs: Iterable[_Pair]) -> None:
         stepped = [pair for pair in pairs if pair.is_stepped]
         if stepped:
-            self._sent = self._link.upload([(pair.twin.detach(), pair.param.detach()) for pair in stepped])
+            self._sent = self._link.upload([(pair.host.detach(), pair.param.detach()) for pair in stepped])
         for pair in stepped:
             pair.note()
 
@@ -318,7 +318,7 @@ class Offload:
             options.read(group, number, optimizer.defaults)
         if not self._buckets or not all([bucket.is_current(groups) for bucket in self._buckets]):
             self._buckets = cut(places_of(groups, self._pairs), self._bucket_bytes)
-        ready = [bucket for bucket in self._buckets if any([twin.grad is not None for twin in bucket.params])]
+        ready = [bucket for bucket in self._buckets if any([param.grad is not None for param in bucket.params])]
         try:
             for bucket in ready:
                 optimizer.stepper.bind(optimizer, [bucket.number], bucket.positions)
@@ -328,7 +328,7 @@ class Offload:
         return iter(ready)
 
     def _step(self, bucket: Bucket) -> None:
-        pairs = [self._pairs[twin] for twin in bucket.params]
+        pairs = [self._pairs[param] for param in bucket.params]
         for pair in pairs:
             pair.land()
         self._optimizer.step_early(bucket.number, bucket.positions)
@@ -402,7 +402,7 @@ class _Offloaded(ExtrapOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         raise RuntimeError(
-            "an offloaded optimizer cannot be copied or pickled, since its parameters are twins of the model's; save "
+            "an offloaded optimizer cannot be copied or pickled, since it steps host parameters of one model; save "
             "state_dict(), and call offload() on an optimizer over the copy of the model"
         )
 
@@ -451,8 +451,8 @@ class _Offloaded(ExtrapOptimizer):
         if pair is None:
             return super().base_of(param)
         self._offload.fetch()
-        base = super().base_of(pair.twin)
-        return param if base is pair.twin else base
+        base = super().base_of(pair.host)
+        return param if base is pair.host else base
 
 
 def _offloaded(plain: type[ExtrapOptimizer]) -> type[ExtrapOptimizer]:

@@ -40,7 +40,7 @@ def test_download(log):
 
 def test_upload(log):
     """It waits for what is computed, which may read the parameters; what is computed next waits for all its copies."""
-    copied = CudaLink(torch.device("cuda:0")).upload([(log.twin, log.param), (log.other_twin, log.other)])
+    copied = CudaLink(torch.device("cuda:0")).upload([(log.host, log.param), (log.other_host, log.other)])
     assert copied is log.up.record_event.return_value
     calls = called(log)
     names = [name for name, *_ in calls]
@@ -49,7 +49,7 @@ def test_upload(log):
         *("enter", "param.copy_", "other.copy_", "leave"),
         *("up.record_event", "computing.wait_event"),
     ]
-    log.param.copy_.assert_called_once_with(log.twin, non_blocking=True)
+    log.param.copy_.assert_called_once_with(log.host, non_blocking=True)
     log.computing.wait_event.assert_called_once_with(copied)
 
 
