@@ -1,4 +1,7 @@
-"""AdamW on the host, as CPU offload steps it, against DeepSpeed's CPUAdam and torch's fused AdamW."""
+"""AdamW on the host, as CPU offload steps it, against DeepSpeed's CPUAdam and torch's fused AdamW.
+
+DeepSpeed has its rows if it is installed (``pip install deepspeed``); it compiles CPUAdam when that is first made.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import copy
 import helpers
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from late_link import LateLink
 from offloading import assert_same, make_pair, offloaded
@@ -73,7 +73,6 @@ def backward(params, seed, present):
         loss.backward()
 
 
-@settings(max_examples=60)
 @given(data=st.data())
 def test_any_options(data):
     """Drawn: optimizer, options, dtype, formats, size of buckets, passes in a step, parameters without gradient."""
