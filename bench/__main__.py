@@ -241,7 +241,7 @@ def _add_measure(commands: Any) -> None:
         "--only", default="", metavar="REGEX", help="only tables whose title has it; a wrong one lists all"
     )
     measure.add_argument("--without", metavar="REGEX", help="leave out rows whose name has it; a wrong one lists all")
-    measure.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 12 GB")
+    measure.add_argument("--large", action="store_true", help="add cases of 0.5 and 1 billion parameters; needs 13 GB")
     measure.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     default = Path("results/bench.json")
     measure.add_argument("--json", type=Path, default=default, metavar="FILE", help=f"the output (default: {default})")

@@ -133,14 +133,15 @@ def others(rule: str, params: Sequence[Tensor]) -> dict[str, Baseline]:
     """Return the baselines of other installed packages; for CPU tensors there are none."""
     found = {}
     for name, path, options, lacks in OTHERS[rule] if params[0].is_cuda else []:
-        optimizer_type = _installed(path)
+        optimizer_type = installed(path)
         if optimizer_type is not None:
             optimizer = optimizer_type(params, **OPTIONS[rule], **options)
             found[name] = Baseline(optimizer.step, _torch_bytes(rule, params[0].dtype), lacks)
     return found
 
 
-def _installed(path: str) -> Optional[Any]:
+def installed(path: str) -> Optional[Any]:
+    """Return what a package has under a dotted path, or None if the package is missing."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

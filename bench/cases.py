@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import baselines, flatness, twins, workloads
+from bench import baselines, flatness, offload, twins, workloads
 from bench.baselines import Baseline
 from extrap_kernels import backends
 
@@ -113,7 +113,7 @@ def cases(rounds: int, large: bool, device: torch.device) -> list[Case]:
 
     Args:
         rounds: timed rounds of the large cases; small ones get more.
-        large: add a transformer of half a billion parameters, which needs 11 GB.
+        large: add a transformer of half a billion parameters, which needs 13 GB.
         device: where the tensors are.
     """
     gpt2, bf16 = workloads.gpt2(), torch.bfloat16
@@ -138,6 +138,8 @@ def cases(rounds: int, large: bool, device: torch.device) -> list[Case]:
         chosen += [
             Case("SGD, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("sgd"), rounds, threads=1),
             Case("AdamW, GPT-2 124M, fp32, 1 thread", gpt2, _fast_baselines("adamw"), rounds, threads=1),
+            Case("CPU offload, AdamW, GPT-2 124M, fp32", gpt2, offload.rows, rounds),
+            Case("CPU offload, AdamW, GPT-2 124M, bf16", gpt2, offload.rows, rounds, bf16),
         ]
     if large:
         shapes = workloads.half_billion()
@@ -145,4 +147,6 @@ def cases(rounds: int, large: bool, device: torch.device) -> list[Case]:
             Case("SGD, transformer of 0.55B, bf16", shapes, _two_baselines("sgd"), rounds, bf16),
             Case("AdamW, transformer of 0.55B, bf16", shapes, _two_baselines("adamw"), rounds, bf16),
         ]
+        if device.type == "cpu":
+            chosen.append(Case("CPU offload, AdamW, 0.55B, bf16", shapes, offload.rows_of_large, rounds, bf16))
     return chosen

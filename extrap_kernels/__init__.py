@@ -15,6 +15,7 @@ if not _checkout.replaced_by_installed_copy(__name__):
     from extrap_kernels.grouping import param_groups
     from extrap_kernels.lamb import ExtrapLAMB
     from extrap_kernels.lars import ExtrapLARS
+    from extrap_kernels.offload import offload
     from extrap_kernels.release import GradientRelease, release_gradients
     from extrap_kernels.sgd import ExtrapSGD
 
@@ -26,6 +27,7 @@ __all__ = [
     "ExtrapSGD",
     "GradientRelease",
     "create",
+    "offload",
     "param_groups",
     "release_gradients",
 ]

@@ -308,7 +308,8 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if "base" in state:
             state["base"].copy_(value)
         if is_recovered(state):
-            param.copy_(point_from(value.to(param.dtype), state[self.rule.SPEC.first_buffer], state[INNER_LR]))
+            moment = state[self.rule.SPEC.first_buffer]
+            param.copy_(point_from(value.to(param.device, param.dtype), moment, state[INNER_LR]))
         elif "base" not in state or not self.param_groups[0]["train_mode"] or self.base_owners.holds_base(state):
             param.copy_(value)
 

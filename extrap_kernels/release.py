@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from extrap_kernels.buckets import Bucket, Place, cut, places_of
 from extrap_kernels.flat import is_master_of_deepspeed
 from extrap_kernels.layout import is_plain, turns
 from extrap_kernels.optimizer import ExtrapOptimizer
@@ -56,7 +57,10 @@ def release_gradients(model: nn.Module, optimizer: ExtrapOptimizer, bucket_mb: f
     if not bucket_mb > 0:
         raise ValueError(f"Invalid bucket_mb value: {bucket_mb}; it must be positive")
     if optimizer.stepper.in_backward is not None:
-        raise RuntimeError("gradients of this optimizer are released already; call remove() of the first handle before")
+        raise RuntimeError(
+            "gradients of this optimizer are released already, by offload() or by an earlier release, which ends with "
+            "its remove()"
+        )
     _check_options(optimizer)
     _check_parameters(optimizer)
     release = GradientRelease(model, optimizer, int(bucket_mb * 2**20))
@@ -97,27 +101,6 @@ def _check_parameters(optimizer: ExtrapOptimizer) -> None:
                 f"{name_of(optimizer, param)} shares memory with a parameter before it, or is listed twice: one would "
                 "be stepped while backward still needs the other; list it once, or do not release gradients"
             )
-
-
-@dataclass
-class _Bucket:
-    """Parameters of one group that are stepped together."""
-
-    number: int
-    positions: tuple[int, ...]
-    params: tuple[Tensor, ...]
-    missing: set[Tensor]
-
-    @classmethod
-    def of(cls, number: int, members: list[tuple[int, Tensor]]) -> _Bucket:
-        """Make a bucket of positions in group ``number`` and the parameters there."""
-        positions, params = zip(*sorted(members, key=lambda member: member[0]))
-        return cls(number, positions, params, set(params))
-
-    def is_current(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether the parameters are still at their places in the optimizer."""
-        params = groups[self.number]["params"] if self.number < len(groups) else []
-        return all([i < len(params) and params[i] is param for i, param in zip(self.positions, self.params)])
 
 
 def _hook_ddp(model: nn.Module, release: GradientRelease) -> set[Tensor]:
@@ -184,9 +167,10 @@ class GradientRelease:
         self._known = self._hookable()
         released = self._released()
         self._places = {param: (number, i) for number, i, param in released}
-        self._buckets = self._make_buckets([place for place in released if place[2] not in self._of_ddp])
+        buckets = cut([place for place in released if place[2] not in self._of_ddp], self._bucket_bytes)
+        self._missing = {bucket: set(bucket.params) for bucket in buckets}
         this = weakref.ref(self)
-        for bucket in self._buckets:
+        for bucket in buckets:
             for param in bucket.params:
                 self._handles.append(param.register_post_accumulate_grad_hook(_Hook(this, bucket)))
 
@@ -203,38 +187,20 @@ class GradientRelease:
         """Return what tells whether the buckets still have all parameters that they could have."""
         return [(id(param), param.requires_grad) for group in self._optimizer.param_groups for param in group["params"]]
 
-    def _released(self) -> list[tuple[int, int, Tensor]]:
-        """Return number of the group, position and parameter of all that take part."""
-        of_model = set(self._model.parameters())
-        return [
-            (number, i, param)
-            for number, group in enumerate(self._optimizer.param_groups)
-            for i, param in enumerate(group["params"])
-            if param in of_model and param.requires_grad and is_plain(param)
-        ]
-
-    def _make_buckets(self, places: list[tuple[int, int, Tensor]]) -> list[_Bucket]:
-        """Cut the parameters of each group, device and dtype into buckets; backward reaches the last ones first."""
-        cuts: dict[Any, list[list[tuple[int, Tensor]]]] = defaultdict(lambda: [[]])
-        filled: dict[Any, int] = defaultdict(int)
-        for number, i, param in reversed(places):
-            key, nbytes = (number, param.device, param.dtype), param.nbytes
-            if cuts[key][-1] and filled[key] + nbytes > self._bucket_bytes:
-                cuts[key].append([])
-                filled[key] = 0
-            cuts[key][-1].append((i, param))
-            filled[key] += nbytes
-        return [_Bucket.of(key[0], members) for key in cuts for members in cuts[key]]
+    def _released(self) -> list[Place]:
+        """Return the places of all parameters that take part."""
+        of_model = [param for param in self._model.parameters() if param.requires_grad and is_plain(param)]
+        return places_of(self._optimizer.param_groups, of_model)
 
     # What autograd and DDP call
 
-    def arrive(self, bucket: _Bucket, param: Tensor) -> None:
+    def arrive(self, bucket: Bucket, param: Tensor) -> None:
         """Take note of the gradient of ``param``; step its bucket if it was the last one missing."""
         with self.lock:
             if not self.is_active or not self.takes(param):
                 return
-            bucket.missing.discard(param)
-            if not bucket.missing:
+            self._missing[bucket].discard(param)
+            if not self._missing[bucket]:
                 self._step(bucket)
 
     def step_reduced(self, gradients: dict[Tensor, Tensor]) -> None:
@@ -245,7 +211,7 @@ class GradientRelease:
             members[number].append((i, param))
             param.grad = gradient
         for number, of_group in members.items():
-            self._step(_Bucket.of(number, of_group))
+            self._step(Bucket.of(number, of_group))
 
     def expect(self, params: Iterable[Tensor]) -> None:
         """Note that DDP averages the gradients of ``params``: all workers must refuse a second one alike."""
@@ -274,7 +240,7 @@ class GradientRelease:
             return False
         return not self._deferring and bool(optimizer.param_groups[0]["train_mode"])
 
-    def _step(self, bucket: _Bucket) -> None:
+    def _step(self, bucket: Bucket) -> None:
         if not bucket.is_current(self._optimizer.param_groups):
             return  # exchanged since: step() takes it
         _check_options(self._optimizer)
@@ -309,8 +275,8 @@ class GradientRelease:
         if self._known != self._hookable():
             return self.restart()
         self._forget()
-        for bucket in self._buckets:
-            bucket.missing.update(bucket.params)
+        for bucket, missing in self._missing.items():
+            missing.update(bucket.params)
         return None
 
 
@@ -319,7 +285,7 @@ class _Hook:
     """Tells a release, while there is one, of the gradient of a parameter."""
 
     release: weakref.ref[GradientRelease]
-    bucket: _Bucket
+    bucket: Bucket
 
     def __call__(self, param: Tensor) -> None:
         release = self.release()

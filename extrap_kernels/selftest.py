@@ -1,8 +1,8 @@
 """``python -m extrap_kernels selftest``: compares a backend with the reference on this machine.
 
 Every optimizer, extrapolation, noise and dtype takes a few steps on the backend and, on the CPU, on the plain-PyTorch
-reference; on a GPU, a step is also captured in a CUDA graph and run on two streams. The last lines are the figures that
-a bug report needs.
+reference; on a GPU, a step is also captured in a CUDA graph, run on two streams, and offloaded to the host. The last
+lines are the figures that a bug report needs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Callable, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import extrap_kernels
-from extrap_kernels import ExtrapLAMB, ExtrapSGD, backends, command_line, factory, machine, ncu
+from extrap_kernels import ExtrapAdamW, ExtrapLAMB, ExtrapSGD, backends, command_line, factory, machine, ncu
+from extrap_kernels.link import CudaLink, Link
+from extrap_kernels.offload import offload_over
 from extrap_kernels.optimizer import ExtrapOptimizer
 from extrap_kernels.options import CODES
 from extrap_kernels.state.formats import STATE_FORMATS
@@ -215,6 +217,32 @@ def two_streams(device: torch.device, backend: str) -> bool:
     return all(torch.equal(p, q) for (_, ours), (_, theirs) in pairs for p, q in zip(ours, theirs))
 
 
+def _train_along_itself(optimizer: ExtrapOptimizer, params: nn.ParameterList, steps: int) -> None:
+    """Take steps along gradients that depend on the parameters, by operations that are exact on every device."""
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        terms = []
+        for p in params:
+            random = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+            terms.append((p * (p.detach() / 2 + random)).sum().float())
+        torch.stack(terms).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def offloaded(link: Link) -> bool:
+    """Whether an optimizer that is offloaded over ``link`` gives the bits of one over parameters on the host."""
+    runs = []
+    for device in (torch.device("cpu"), link.device):
+        shapes = itertools.product((torch.float32, torch.bfloat16), (1000, 4097, 1 << 20))
+        params = nn.ParameterList(torch.linspace(-1, 1, n, dtype=dtype).to(device) for dtype, n in shapes)
+        runs.append((ExtrapAdamW(params, lr=0.1, noise="uniform"), params))
+    offload_over(link, runs[1][1], runs[1][0], bucket_mb=1)
+    for run in runs:
+        _train_along_itself(*run, steps=5)
+    return all(torch.equal(p, q.cpu()) for p, q in zip(runs[0][1], runs[1][1]))
+
+
 @dataclass(frozen=True)
 class Speed:
     """Of a step of ExtrapSGD with momentum: seconds, and bytes per second, next to those of ``y.copy_(x)``."""
@@ -308,6 +336,7 @@ def results(device: torch.device, backend: str) -> dict[str, Any]:
     if device.type == "cuda":
         checks["captured in a CUDA graph"] = graph_capture(device, backend)
         checks["on two streams"] = two_streams(device, backend)
+        checks["offloaded to the host"] = offloaded(CudaLink(device))
     return {
         "passed": all(row["passed"] for row in parities) and all(checks.values()),
         "parity": parities,

@@ -21,6 +21,7 @@ from extrap_kernels.shards import is_dtensor
 from extrap_kernels.watch import Watch
 
 if TYPE_CHECKING:
+    from extrap_kernels.offload import Offload
     from extrap_kernels.optimizer import ExtrapOptimizer
     from extrap_kernels.release import GradientRelease
 
@@ -41,8 +42,8 @@ class Stepper:
         grad_norm: see ``ExtrapOptimizer.grad_norm``.
         extrapolated: numbers of the param groups that are between the halves of an extragradient step.
         watch: notices changes of parameters between steps.
-        in_backward: what steps parameters before ``step()``, or None; see
-            :func:`extrap_kernels.release.release_gradients`.
+        in_backward: what takes gradients in backward and begins and ends a step, or None; see
+            :func:`extrap_kernels.release.release_gradients` and :func:`extrap_kernels.offload.offload`.
         running: held while the tensors of a step are bound, whatever becomes of the plans meanwhile.
     """
 
@@ -50,7 +51,7 @@ class Stepper:
         self.grad_norm: Union[float, Tensor, None] = None
         self.extrapolated: set[int] = set()
         self.watch = Watch()
-        self.in_backward: Optional[GradientRelease] = None
+        self.in_backward: Union[GradientRelease, Offload, None] = None
         self.running = threading.Lock()
         self.release()
 

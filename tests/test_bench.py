@@ -11,9 +11,47 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import baselines, flatness, gpu_model, launches, machine, measure, report, static, twins, workloads
+from bench import (
+    baselines,
+    flatness,
+    gpu_model,
+    launches,
+    machine,
+    measure,
+    offload,
+    report,
+    static,
+    twins,
+    workloads,
+)
 from bench.__main__ import main
 from extrap_kernels import _C
+
+
+class CPUAdam(torch.optim.SGD):
+    """As DeepSpeed's optimizer is called, which is not installed here."""
+
+    def __init__(self, params, lr, betas, weight_decay):
+        super().__init__(params, lr=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+def test_steps_of_offload(monkeypatch, dtype):
+    """Masters in float32 are rounded to the parameters; without DeepSpeed its rows are left out."""
+    params = workloads.parameters([(40, 3), (5,)], dtype)
+    monkeypatch.setattr(baselines, "installed", lambda path: None)
+    assert not any("DeepSpeed" in name for name in [*offload.rows(params), *offload.rows_of_large(params)])
+    monkeypatch.setattr(baselines, "installed", lambda path: CPUAdam)
+    rows = offload.rows(params)
+    deepspeed = [name for name in rows if "DeepSpeed" in name]
+    assert len(deepspeed) == (1 if dtype == torch.float32 else 2)
+    assert rows[deepspeed[0]].bytes == (28 if dtype == torch.float32 else 22)
+    expected = [(p.detach().float() - 0.5 * p.grad.float()).to(dtype) for p in params]
+    rows[deepspeed[-1]].run()
+    helpers.assert_same_bits([p.detach() for p in params], expected)
+    for row in rows.values():
+        row.run()
+
 
 # As published with the models.
 SIZES = {

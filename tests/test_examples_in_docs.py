@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from late_link import PromptLink
 
 import extrap_kernels
+from extrap_kernels.offload import offload_over
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
@@ -25,9 +27,10 @@ def test_every_example_is_found():
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_example_trains(tmp_path, code):
+def test_example_trains(tmp_path, monkeypatch, code):
     if "from ignite" in code:
         pytest.importorskip("ignite", reason="pytorch-ignite is in the extra test-ecosystem")
+    monkeypatch.setattr(extrap_kernels, "offload", lambda *args, **named: offload_over(PromptLink(), *args, **named))
     torch.manual_seed(0)
     model = torch.nn.Linear(6, 3)
     given = {"model": model, "batches": torch.randn(3, 4, 6), "loss_of": loss_of, "logged": []}

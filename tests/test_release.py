@@ -6,61 +6,11 @@ import gc
 import helpers
 import pytest
 import torch
+from small_net import RULES, SMALL, loss_of, make, train
 from torch import nn
-from torch.nn import functional
 
 from bench.release import peak_bytes
-from extrap_kernels import ExtrapAdamW, ExtrapSGD, param_groups, release_gradients
-
-SMALL = 0.004  # MiB: several buckets in the small model
-RULES = {
-    "sgd": {"momentum": 0.9, "nesterov": True, "noise": "uniform", "seed": 5},
-    "adamw": {"weight_decay": 0.1, "state_dtype": torch.bfloat16},
-    "lars": {"momentum": 0.9, "trust_coefficient": 0.3},
-    "lamb": {"noise": "gaussian", "noise_scale": "filter"},
-}
-
-
-class Net(nn.Module):
-    """A tied weight, a frozen one, one without a gradient in even steps, one without any, and one in bfloat16."""
-
-    def __init__(self):
-        super().__init__()
-        self.tied = nn.Parameter(torch.randn(24, 17) / 4)
-        self.blocks = nn.ModuleList(nn.Linear(24, 24) for _ in range(4))
-        self.norm = nn.LayerNorm(24)
-        self.frozen = nn.Linear(24, 24).requires_grad_(False)
-        self.late = nn.Linear(24, 24)
-        self.never = nn.Linear(3, 3)
-        self.narrow = nn.Linear(17, 5, dtype=torch.bfloat16)
-
-    def forward(self, inputs, t):
-        hidden = functional.linear(inputs, self.tied)
-        for block in self.blocks:
-            hidden = self.norm(block(hidden).tanh())
-        hidden = self.frozen(hidden) + (self.late(hidden) if t % 2 else 0)
-        return self.narrow(functional.linear(hidden, self.tied.t()).bfloat16()).float()
-
-
-def make(backend, rule="sgd", **options):
-    torch.manual_seed(0)
-    model = Net().to(helpers.DEVICES[backend])
-    groups = param_groups(model, weight_decay=0.1)
-    return model, helpers.RULES[rule].optimizer(groups, lr=0.05, backend=backend, **{**RULES[rule], **options})
-
-
-def loss_of(model, t):
-    inputs = torch.randn(6, 17, generator=torch.Generator().manual_seed(t))
-    return model(inputs.to(model.tied.device), t).square().mean()
-
-
-def train(model, optimizer, steps, scheduler=None):
-    for t in steps:
-        optimizer.zero_grad()
-        loss_of(model, t).backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
+from extrap_kernels import ExtrapAdamW, ExtrapSGD, release_gradients
 
 
 def assert_same(optimizers):

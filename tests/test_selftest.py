@@ -4,8 +4,10 @@ import re
 
 import pytest
 import torch
+from late_link import LateLink, PromptLink
 
 from extrap_kernels import _C, backends, machine, selftest
+from extrap_kernels.link import CudaLink
 
 
 @pytest.fixture
@@ -37,6 +39,16 @@ def test_graph_capture(gpu):
 @pytest.mark.gpu
 def test_two_streams(gpu):
     assert selftest.two_streams(gpu, "auto")
+
+
+@pytest.mark.gpu
+def test_offload_on_a_gpu(gpu):
+    assert selftest.offloaded(CudaLink(gpu))
+
+
+def test_offload():
+    assert selftest.offloaded(PromptLink())
+    assert not selftest.offloaded(LateLink()), "the accelerator computes with parameters that are on their way"
 
 
 @pytest.mark.gpu
