@@ -268,6 +268,25 @@ def test_base_of_knows_parameters_of_the_model(options):
         helpers.assert_same_bits(pair[1][1].base_of(q), pair[0][1].base_of(p))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"extrapolation": "momentum"}, {"extrapolation": None, "noise": None}],
+    ids=helpers.describe,
+)
+def test_set_base_takes_parameters_of_the_model(options):
+    """In either mode, also of one that has never been stepped."""
+    pair = make_pair(**options)
+    for evaluating in (False, True):
+        for model, optimizer in pair:
+            train(model, optimizer, range(2))
+            optimizer.train(not evaluating)
+            for p in (model.tied, model.narrow.weight, model.never.weight):
+                optimizer.set_base(p, torch.full_like(p, 0.25))
+                torch.testing.assert_close(optimizer.base_of(p).float(), torch.full_like(p, 0.25).float())
+            optimizer.train()
+        assert_same(pair)
+
+
 def test_writing_in_train_mode_is_noticed_and_steps_are_not_taken_for_it(recwarn):
     model, optimizer = make_pair("adamw")[1]
     train(model, optimizer, range(40))
