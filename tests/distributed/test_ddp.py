@@ -6,6 +6,8 @@ import pytest
 import torch
 from helpers import assert_same_bits
 
+from extrap_kernels.options import DEFAULTS
+
 CASES = {
     "hundred steps": {"steps": 100},
     "uniform noise": {"noise": "uniform", "noise_scale": "filter"},
@@ -20,18 +22,7 @@ CASES = {
     "bf16 compression": {"hook": "bf16"},
     "PowerSGD": {"hook": "powerSGD"},
 }
-OPTIONS = {
-    **ddp_worker.SGD,
-    "dampening": 0,
-    "maximize": False,
-    "decoupled_weight_decay": False,
-    "extrapolation": "past_gradient",
-    "extrap_lr": None,
-    "extrap_ratio": 1.0,
-    "noise": None,
-    "noise_std": 0.01,
-    "seed": 0,
-}
+OPTIONS = {**DEFAULTS, **ddp_worker.SGD, "dampening": 0, "maximize": False, "decoupled_weight_decay": False}
 TOLERANCE = {None: 1e-6, "fp16": 1e-3, "bf16": 1e-2}
 
 TRAINED = {}  # each case once
