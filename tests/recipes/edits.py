@@ -19,32 +19,24 @@ SCALAR = {
 
 DIRECTION = {
     "csrc/core/direction.h": [
-        ("momentum, gradient_difference };", "momentum, gradient_difference, half_update };"),
-        ('"gradient_difference"};', '"gradient_difference", "half_update"};'),
-        (
-            "  return x;  //",
-            "  if (direction == Extrapolation::half_update) return x - (u * lr) * A(0.5);\n  return x;  //",
-        ),
+        ("momentum, gradient_difference };", "momentum, gradient_difference, double_update };"),
+        ('"gradient_difference"};', '"gradient_difference", "double_update"};'),
+        ("  return z;\n", "  if (direction == Extrapolation::double_update) return u + u;\n  return z;\n"),
     ],
     "extrap_kernels/options.py": [
-        ('"momentum", "gradient_difference"),', '"momentum", "gradient_difference", "half_update"),'),
+        ('"momentum", "gradient_difference"),', '"momentum", "gradient_difference", "double_update"),'),
     ],
     "extrap_kernels/reference/step.py": [
         (
-            "        return x - u * extrap_lr\n",
-            '        return x - u * extrap_lr\n    if group["extrapolation"] == "half_update":\n'
-            "        return x - (u * extrap_lr) * 0.5\n",
+            "        return u\n",
+            '        return u\n    if group["extrapolation"] == "double_update":\n        return u + u\n',
         ),
     ],
     "triton_kernels/kernels/direction.py": [
-        ("    past_update: Any\n", "    past_update: Any\n    half_update: Any\n"),
-        ("(direction == PAST_UPDATE),", "(direction == PAST_UPDATE),\n        direction == HALF_UPDATE,"),
-        ("EXTRAGRADIENT, MOMENTUM", 'HALF_UPDATE = code("extrapolation", "half_update")\nEXTRAGRADIENT, MOMENTUM'),
-        (
-            "    return tl.where(e.past_update, x - u * e.lr, y)",
-            "    y = tl.where(e.half_update, x - (u * e.lr) * 0.5, y)\n"
-            "    return tl.where(e.past_update, x - u * e.lr, y)",
-        ),
+        ("    past_update: Any\n", "    past_update: Any\n    double_update: Any\n"),
+        ("        direction == PAST_UPDATE,", "        direction == PAST_UPDATE,\n        direction == DOUBLE_UPDATE,"),
+        ("EXTRAGRADIENT, MOMENTUM", 'DOUBLE_UPDATE = code("extrapolation", "double_update")\nEXTRAGRADIENT, MOMENTUM'),
+        ("tl.where(e.momentum, m, z))", "tl.where(e.momentum, m, tl.where(e.double_update, u + u, z)))"),
     ],
 }
 

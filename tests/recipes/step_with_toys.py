@@ -33,7 +33,7 @@ def check(optimizer_type, backends, **options):
 
 def main():
     backends = sys.argv[1:]
-    directions, noises = (None, "past_gradient", "half_update"), (None, "uniform", "coin")
+    directions, noises = (None, "past_gradient", "double_update"), (None, "uniform", "coin")
     for direction, noise in itertools.product(directions, noises):
         check(extrap_kernels.ExtrapSign, backends, gain=0.5, extrapolation=direction, noise=noise)
     plain, other = (check(extrap_kernels.ExtrapSign, backends, gain=gain) for gain in (1.0, 2.0))
