@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from packages import ROOT, SMOKE, build_wheel, environment, failed_build, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compilers")]
 
 
 def first_commands(checkout):
