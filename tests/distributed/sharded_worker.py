@@ -39,10 +39,11 @@ def assert_whole(state, expected, param):
     """The tensors of a sharded state lie as the parameter does, and are those of the whole one."""
     assert state.keys() == expected.keys()
     for name, value in state.items():
-        assert isinstance(value, DTensor) == (name != "step")
-        if name != "step":
+        is_sharded = name not in ("step", "inner_lr")
+        assert isinstance(value, DTensor) == is_sharded
+        if is_sharded:
             assert value.placements == param.placements and value.device_mesh == param.device_mesh
-        assert_same_bits(value.full_tensor() if name != "step" else value, expected[name])
+        assert_same_bits(value.full_tensor() if is_sharded else value, expected[name])
 
 
 def all_reduces(rule, options, backend):

@@ -9,10 +9,11 @@ MODES = pytest.mark.parametrize("evaluating", [False, True], ids=["train", "eval
 
 
 @MODES
-def test_resharding_four_two_four(processes, backend, tmp_path, evaluating):
+@pytest.mark.parametrize("perturbation", [{"noise": "uniform"}, {"extrapolation": "momentum"}], ids=str)
+def test_resharding_four_two_four(processes, backend, tmp_path, evaluating, perturbation):
     """Of two rules, each with each backend and in each mode."""
     rule = "sgd" if (backend == "cpu") == evaluating else "adamw"
-    options = {"noise": "uniform", **({"momentum": 0.9} if rule == "sgd" else {})}
+    options = {**perturbation, **({"momentum": 0.9} if rule == "sgd" else {})}
     how = {"layout": "fsdp", "rule": rule, "backend": backend, "options": options, "evaluating": evaluating}
     undisturbed = processes(4).run(worker.sharded_segment, 0, 6, source=None, target=None, **how)
     stops = [None, tmp_path / "two", tmp_path / "four", None]

@@ -21,6 +21,7 @@ STEPS = {
     "blocks": ("adam", {"state_dtype": torch.uint8, **noise("uniform", "absolute")}),
     "extragradient": ("lars", {"extrapolation": "extragradient"}),
     "SAM": ("adam", {"extrapolation": "extragradient", "extrap_lr": -0.3, "extrap_norm": "global"}),
+    "recovered": ("sgd", {"momentum": 0.9, "weight_decay": 0.1, "extrapolation": "past_update", "extrap_ratio": 5.0}),
     "MSAM": ("lamb", {"extrapolation": "momentum", "extrap_lr": 0.3, "extrap_norm": "global"}),
 }
 
