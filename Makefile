@@ -109,7 +109,7 @@ fuzz: $(FOR_TESTS)
 
 # Memory, then threads, which takes another build. The emulated CUDA kernels have one thread.
 MEMORY_TESTS := test_binding test_tensor_reading test_state_reader test_edge_cases test_memory_guards test_oracle_parity \
-  test_clipping test_trace_equality test_changes_between_steps test_shared_memory
+  test_clipping test_trace_equality test_changes_between_steps test_shared_memory test_recovered_base
 THREAD_TESTS := test_binding test_backend_parity
 SANITIZE := tests/sanitizers/run.sh $(PY)
 sanitize: $(DEPS)
