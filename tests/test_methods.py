@@ -48,6 +48,16 @@ def assert_close(actual, expected, tolerance=1e-12):
         torch.testing.assert_close(a.detach().double(), e.double(), rtol=tolerance, atol=tolerance)
 
 
+def evaluation(optimizer, params, t):
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(params, t)
+        loss.backward()
+        return loss
+
+    return closure
+
+
 def run(backend, optimizer_type=ExtrapSGD, before_step=None, **options):
     """Our trajectory: the parameters and their optimizer."""
     params = [torch.nn.Parameter(w) for w in start(device=helpers.DEVICES[backend])]
@@ -55,14 +65,7 @@ def run(backend, optimizer_type=ExtrapSGD, before_step=None, **options):
     for t in range(STEPS):
         if before_step is not None:
             before_step(optimizer, t)
-
-        def closure(t=t):
-            optimizer.zero_grad()
-            loss = loss_of(params, t)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
+        optimizer.step(evaluation(optimizer, params, t))
     return params, optimizer, [optimizer.base_of(p).detach() for p in params]
 
 
@@ -148,14 +151,7 @@ def test_asam(backend):
     optimizer = ExtrapSGD(groups, lr=LR, momentum=MU, backend=backend, **SAM)
     w, v = weights_of(backend), [torch.zeros_like(p) for p in params]
     for t in range(STEPS):
-
-        def closure(t=t):
-            optimizer.zero_grad()
-            loss = loss_of(params, t)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
+        optimizer.step(evaluation(optimizer, params, t))
         scale = [w[0].abs(), torch.ones_like(w[1]), w[2].abs()]
         scaled = [s * g for s, g in zip(scale, gradient(w, t))]
         ascent = [s * g for s, g in zip(scale, scaled)]
