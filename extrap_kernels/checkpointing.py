@@ -16,7 +16,7 @@ from extrap_kernels.layout import empty_dense, is_plain
 from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import SMALLEST, empty_exponents, exponents_shape, takes_blocks
 from extrap_kernels.state.layout import StateLayout, exponents_of, step_count
-from extrap_kernels.state.recovery import INNER_LR, inner_lr_as
+from extrap_kernels.state.recovery import INNER_LR, inner_lr_as, is_recovered
 from extrap_kernels.stepping import Stepper
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def warn_of_trainer(optimizer: ExtrapOptimizer) -> None:
         frame = frame.f_back
     if frame is None or not optimizer.param_groups[0]["train_mode"]:
         return
-    if any(isinstance(each, dict) and not optimizer.base_owners.holds_base(each) for each in optimizer.state.values()):
+    states = [each for each in optimizer.state.values() if isinstance(each, dict)]
+    if any(is_recovered(each) or not optimizer.base_owners.holds_base(each) for each in states):
         warnings.warn(
             f"Trainer saves the model while its parameters hold the extrapolated point of {type(optimizer).__name__}: "
             "the checkpoint resumes, but its model file does not hold the weights to evaluate and to share. Pass "

@@ -15,9 +15,9 @@ from torch import Tensor
 from extrap_kernels import backends, checkpointing, direction_norm, flat, modes, options, step_hooks
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
+from extrap_kernels.state import recovery
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.state.owners import BaseOwners
-from extrap_kernels.state.recovery import INNER_LR, base_from, is_recovered, point_from
 from extrap_kernels.stepping import Stepper
 
 Closure = Callable[[], Union[float, Tensor]]
@@ -292,25 +292,31 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         if self.param_groups[0]["train_mode"] and not self.stepper.extrapolated:
             with torch.no_grad():
                 self.base_owners.adopt(param, state)
-        if is_recovered(state):
-            return base_from(param, state[self.rule.SPEC.first_buffer], state[INNER_LR])
-        base: Tensor = state.get("base", param)
-        return base
+        return recovery.base_of(param, state, self.rule.SPEC.first_buffer)
 
     @torch.no_grad()
     def set_base(self, param: Tensor, value: Tensor) -> None:
         """Make ``value``, in the shape of ``param``, its base iterate ``x``; the momentum and the moments stay.
 
         In train mode the extrapolated point stays where a base is stored, until the next step; elsewhere it moves with
-        ``x``. In eval mode the parameter gets the new number.
+        ``x``. In eval mode the parameter gets the new numbers.
+
+        Raises:
+            ValueError: ``value`` has another shape; nothing has changed then.
         """
+        if value.shape != param.shape:
+            raise ValueError(
+                f"Invalid value of shape {tuple(value.shape)} for a parameter of shape {tuple(param.shape)}; pass one "
+                "number for each of its elements"
+            )
         state = self.state.get(param, {})
+        between = any(param is p for i in self.stepper.extrapolated for p in self.param_groups[i]["params"])
         if "base" in state:
             state["base"].copy_(value)
-        if is_recovered(state):
-            moment = state[self.rule.SPEC.first_buffer]
-            param.copy_(point_from(value.to(param.device, param.dtype), moment, state[INNER_LR]))
-        elif "base" not in state or not self.param_groups[0]["train_mode"] or self.base_owners.holds_base(state):
+        if recovery.is_recovered(state):
+            displaced = state[self.rule.SPEC.first_buffer], state[recovery.INNER_LR]
+            param.copy_(recovery.point_from(value.to(param.device, param.dtype), *displaced))
+        elif not self.param_groups[0]["train_mode"] or (self.base_owners.holds_base(state) and not between):
             param.copy_(value)
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]

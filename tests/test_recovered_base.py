@@ -191,6 +191,29 @@ def test_set_base(backend, case):
                 assert_near([optimizer.base_of(params[3])], [wanted], ulps=1)
 
 
+def test_set_base_between_the_halves_of_an_extragradient_step(backend):
+    """The second gradient is taken where the first half went, and updates the new base iterate."""
+    halved, plain = (torch.nn.Parameter(torch.ones(3, device=helpers.DEVICES[backend])) for _ in range(2))
+    groups = [{"params": [halved]}, {"params": [plain], "extrapolation": None}]
+    optimizer = ExtrapSGD(groups, lr=0.5, extrapolation="extragradient", backend=backend)
+    halved.grad = plain.grad = torch.ones_like(halved)
+    optimizer.extrapolate()
+    for param in (halved, plain):
+        optimizer.set_base(param, torch.full_like(param, 2.0))
+    assert halved.tolist() == [0.5] * 3 and plain.tolist() == [2.0] * 3
+    optimizer.step()
+    assert halved.tolist() == plain.tolist() == [1.5] * 3
+
+
+def test_set_base_of_another_shape_changes_nothing(backend, case):
+    optimizer, params = make(backend, case)
+    step(optimizer, seed=0)
+    before = helpers.snapshot(optimizer)
+    with pytest.raises(ValueError, match=r"Invalid value of shape \(1,\) for a parameter of shape"):
+        optimizer.set_base(params[3], torch.ones(1))
+    helpers.assert_same_bits(helpers.snapshot(optimizer), before)
+
+
 @pytest.mark.parametrize("evaluating", [False, True])
 @pytest.mark.parametrize("compact", [False, True])
 def test_saved_and_resumed_bit_for_bit(backend, case, evaluating, compact):

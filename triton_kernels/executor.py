@@ -17,7 +17,7 @@ from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.layout import State, StateLayout
 from extrap_kernels.triton_kernels import is_interpreted, variants
 from extrap_kernels.triton_kernels.binding import binding_type
-from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS, TensorRow
+from extrap_kernels.triton_kernels.kernels.table import BUFFER_COLUMN, MAX_BUFFERS, TensorRow
 from extrap_kernels.triton_kernels.tables import (
     LaunchTable,
     NoiseRows,
@@ -84,7 +84,7 @@ class TritonExecutor:
         counts = [0] * len(params)
         for tensor, _ in chunk_rows:
             counts[tensor] += 1
-        rows = [TensorRow(*sizes, *[0] * 7) for sizes in zip(numels, counts)]
+        rows = [TensorRow(*sizes, *[0] * (BUFFER_COLUMN.value - 2)) for sizes in zip(numels, counts)]
         self._programs = len(chunk_rows)
         self._table = LaunchTable(rows, self.device)
         self._chunks = device_table(chunk_rows, self.device, torch.int32)

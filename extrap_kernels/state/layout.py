@@ -16,7 +16,7 @@ from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import BlockFormat, empty_exponents, exponents_shape, takes_blocks
 from extrap_kernels.state.format import Format
 from extrap_kernels.state.formats import STATE_FORMATS
-from extrap_kernels.state.recovery import INNER_LR, base_from, inner_lr_as, is_inner_lr, is_recovered
+from extrap_kernels.state.recovery import INNER_LR, base_of, inner_lr_as, is_inner_lr
 
 State = dict[str, Tensor]
 
@@ -176,7 +176,7 @@ class StateLayout:
             param.copy_(state.pop("base"))
             state.pop(INNER_LR, None)
         elif INNER_LR in state and not self.has_base and not self.recovers_base:
-            param.copy_(self.base(state, param))
+            param.copy_(base_of(param, state, self.first_buffer))
             del state[INNER_LR]
         self.create_missing(state, param)
         self.convert(state, param)
@@ -193,18 +193,11 @@ class StateLayout:
         """Create the tensors that ``state`` lacks besides the step count; ``param`` holds ``x`` if none does."""
         for name in self.names:
             if name not in state:
-                self.put(name, state, param, self.base(state, param) if name == "base" else None)
+                self.put(name, state, param, base_of(param, state, self.first_buffer) if name == "base" else None)
         if self.has_base:
             state.pop(INNER_LR, None)
         elif self.recovers_base and "base" not in state and INNER_LR not in state:
             state[INNER_LR] = inner_lr_as(0.0, self.base_dtype, None)
-
-    def base(self, state: Mapping[str, Any], param: Tensor) -> Tensor:
-        """Return the base iterate: that of ``state``, what is recovered of ``param``, or ``param`` itself."""
-        if is_recovered(state):
-            return base_from(param, state[self.first_buffer], state[INNER_LR])
-        stored: Tensor = state.get("base", param)
-        return stored
 
     def numbers(self, name: str, state: Mapping[str, Any], param: Tensor) -> Tensor:
         """Return what the tensor ``name`` of ``state`` stands for, whatever its format, in floating point."""

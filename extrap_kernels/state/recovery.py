@@ -31,6 +31,20 @@ def is_inner_lr(value: Any, dtype: torch.dtype, device: torch.device | None) -> 
     return value.device.type == "cpu" if device is None else value.device == device
 
 
+def base_of(param: Tensor, state: Mapping[str, Any], moment: str) -> Tensor:
+    """Return the base iterate of ``param``: that of ``state``, one that is recovered by it, or ``param`` itself.
+
+    Args:
+        param: the parameter.
+        state: its state.
+        moment: name of the buffer that it is recovered from.
+    """
+    if is_recovered(state):
+        return base_from(param, state[moment], state[INNER_LR])
+    stored: Tensor = state.get("base", param)
+    return stored
+
+
 def base_from(y: Tensor, moment: Tensor, inner_lr: Tensor) -> Tensor:
     """Return ``y + moment * inner_lr``, each operation rounded once: a new tensor like ``y``."""
     return _displaced(y, moment, inner_lr, torch.add)

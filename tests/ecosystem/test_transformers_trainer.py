@@ -130,6 +130,11 @@ def test_checkpoints_hold_the_base_iterate(tmp_path, strategy):
 SAVES_Y = "Trainer saves the model while its parameters hold the extrapolated point of ExtrapSGD.*ExtrapolationCallback"
 
 
+def test_points_whose_base_is_not_stored_are_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match=SAVES_Y):
+        build(tmp_path, options={"noise": None, "extrapolation": "momentum"}).train()
+
+
 def test_trainer_alone_saves_what_it_last_used(tmp_path):
     """Why there is a callback; once this fails, Trainer calls optimizer.eval() before it saves, and it can go."""
     with pytest.warns(UserWarning, match=SAVES_Y) as seen:
