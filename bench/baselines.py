@@ -37,16 +37,18 @@ class Baseline(NamedTuple):
 def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
     """Return the bytes per parameter that a step reads and writes.
 
-    It reads x, g and the buffers and writes x, y and the buffers. x is in float32; where no base is stored, x is the
-    parameter itself. Norms need a second read of what they are taken of: g for clipping, x for the rms of noise, x and
-    g for LARS, and x, g and the buffers for LAMB; for a direction, the momentum, or g and Adam's second moment.
+    It reads x, g and the buffers and writes x, y and the buffers. x is in float32 or in 24 bits; where no base is
+    stored, x is the parameter itself. Norms need a second read of what they are taken of: g for clipping, x for the rms
+    of noise, x and g for LARS, and x, g and the buffers for LAMB; for a direction, the momentum, or g and Adam's second
+    moment.
     """
     state_dtype = options.get("state_dtype", torch.float32)
     # Codes and their exponents. Vectors and small matrices stay in float32, which is not counted here.
     buffers = BUFFERS[rule] * (1 + 1 / BLOCK if state_dtype == torch.uint8 else state_dtype.itemsize)
     group = {**DEFAULTS, **OPTIONS[rule], **options}
-    has_base = StateLayout.of(OURS[rule].rule.SPEC, group, dtype).has_base
-    moved = 2 * dtype.itemsize + (8 if has_base else dtype.itemsize) + 2 * buffers
+    layout = StateLayout.of(OURS[rule].rule.SPEC, group, dtype, blocks=True)
+    base = 3 if layout.splits_base else 4
+    moved = 2 * dtype.itemsize + (2 * base if layout.has_base else dtype.itemsize) + 2 * buffers
     if "max_grad_norm" in options:
         moved += dtype.itemsize
     if options.get("extrap_norm") is not None:
@@ -55,9 +57,9 @@ def our_bytes(rule: str, dtype: torch.dtype, **options: Any) -> float:
         # The gradient, and Adam's second moment.
         moved += of_one if along_momentum else dtype.itemsize + (of_one if BUFFERS[rule] == 2 else 0)
     if options.get("noise_scale") in ("tensor", "filter"):
-        moved += 4
+        moved += base
     if rule in ("lars", "lamb"):
-        moved += 4 + dtype.itemsize + (buffers if rule == "lamb" else 0)
+        moved += base + dtype.itemsize + (buffers if rule == "lamb" else 0)
     return moved
 
 

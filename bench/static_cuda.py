@@ -23,9 +23,16 @@ from bench.static import SLOTS, KernelRow
 from extrap_kernels import _C, selftest
 from extrap_kernels.reference.noise import noise
 
-_STORAGE = {"float": "fp32", "double": "fp64", "BFloat16": "bf16", "Float16": "fp16", "Block8": "8-bit"}
-# state_dtype by what a kernel's name says of its moments.
-_STATE_DTYPES = {"(bf16": torch.bfloat16, "(8-bit": torch.uint8}
+_STORAGE = {
+    "float": "fp32",
+    "double": "fp64",
+    "BFloat16": "bf16",
+    "Float16": "fp16",
+    "Block8": "8-bit",
+    "Float24": "24-bit",
+}
+# state_dtype by what a kernel's name says of its moments, or of its base iterate if it has none.
+_STATE_DTYPES = {"(bf16": torch.bfloat16, "(8-bit": torch.uint8, "(24-bit": torch.bfloat16}
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Operands of the noise: of every hash (csrc/core/random_bits.h), and of every angle of Gaussian noise (noise.h).
 _HASH, _ANGLE = "0x7feb352d", "0x7fff00"
@@ -80,7 +87,9 @@ def _readable(symbol: str) -> str:
     text = re.sub(r"extrap::(cuda::|baseline::)?", "", text)
     storages = [_STORAGE[name] for name in re.findall(rf"\b({'|'.join(_STORAGE)})\b", text)]
     # Of the parameter, the gradient, the base iterate and the buffers.
-    compact = [f"({storages[3]} moments)"] if len(storages) > 3 and storages[3] != storages[2] else []
+    compact = []
+    if len(storages) > 3 and storages[3] != storages[2]:
+        compact = ["(24-bit base)" if storages[3] == "fp32" else f"({storages[3]} moments)"]
     step = re.search(r"StepKernel<(\w+), .*(true|false)>", text)
     if step:
         return " ".join(["step", step[1], *storages[:2], *compact, *(["noise"] if step[2] == "true" else [])])

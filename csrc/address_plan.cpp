@@ -6,7 +6,7 @@
 namespace extrap {
 namespace {
 
-enum Cell : size_t { kStep, kInnerLr, kY, kBase, kGradient, kLocal, kAligned, kFirstBuffer };
+enum Cell : size_t { kStep, kInnerLr, kY, kBase, kBaseLow, kGradient, kLocal, kAligned, kFirstBuffer };
 
 int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer)); }
 
@@ -16,10 +16,11 @@ void write_row(const TensorEntry& t, const void* step, const void* inner_lr, int
   row[kInnerLr] = address(inner_lr);
   row[kY] = address(t.y);
   row[kBase] = address(t.base);
+  row[kBaseLow] = address(t.base_low);
   // An empty tensor may lie nowhere, and its step counts nevertheless.
   row[kGradient] = t.gradient ? address(t.gradient) : 16;
   row[kLocal] = address(t.local);
-  int64_t all = row[kY] | row[kBase] | row[kGradient] | row[kLocal];
+  int64_t all = row[kY] | row[kBase] | row[kBaseLow] | row[kGradient] | row[kLocal];
   for (int k = 0; k < buffers; ++k) {
     row[kFirstBuffer + static_cast<size_t>(k)] = address(t.buffers[k]);
     all |= address(t.buffers[k]);

@@ -54,18 +54,20 @@ py::list rules() {
 template <class Plan, class... Extra, class... Names>
 py::class_<Plan> plan_class(py::module_& m, const char* name, const char* doc, const Names&... extra_names) {
   return py::class_<Plan>(m, name, doc)
-      .def(py::init([](py::list params, py::list dense_params, bool has_base, bool recovers_base, py::tuple buffers,
-                       std::vector<std::string> buffer_formats, std::string grad_dtype, std::vector<uint32_t> indices,
-                       std::vector<std::string> param_names, std::vector<extrap::Shard> shards, Extra... extra) {
+      .def(py::init([](py::list params, py::list dense_params, bool has_base, bool recovers_base,
+                       std::string base_dtype, py::tuple buffers, std::vector<std::string> buffer_formats,
+                       std::string grad_dtype, std::vector<uint32_t> indices, std::vector<std::string> param_names,
+                       std::vector<extrap::Shard> shards, Extra... extra) {
              return std::make_unique<Plan>(
-                 extrap::BucketContents{std::move(params), std::move(dense_params), has_base, recovers_base,
-                                        std::move(buffers), std::move(buffer_formats), std::move(grad_dtype),
-                                        std::move(indices), std::move(param_names), std::move(shards)},
+                 extrap::BucketContents{std::move(params), std::move(dense_params), has_base, std::move(base_dtype),
+                                        recovers_base, std::move(buffers), std::move(buffer_formats),
+                                        std::move(grad_dtype), std::move(indices), std::move(param_names),
+                                        std::move(shards)},
                  extra...);
            }),
            py::kw_only(), py::arg("params"), py::arg("dense_params"), py::arg("has_base"), py::arg("recovers_base"),
-           py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"), py::arg("indices"), py::arg("names"),
-           py::arg("shards"), extra_names...)
+           py::arg("base_dtype"), py::arg("buffers"), py::arg("buffer_formats"), py::arg("grad_dtype"),
+           py::arg("indices"), py::arg("names"), py::arg("shards"), extra_names...)
       .def("bind",
            [](Plan& plan, const py::list& states, const py::dict& local) { return plan.bucket().bind(states, local); })
       .def("gradient", [](Plan& plan, size_t i, bool is_local) { return plan.bucket().gradient(i, is_local); })

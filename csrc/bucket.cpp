@@ -47,7 +47,8 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
       recovers_base_(contents.recovers_base),
       step_on_device_(step_on_device),
       is_sharded_(!contents.shards.empty()),
-      gradient_format_(format_named(contents.grad_dtype)) {
+      gradient_format_(format_named(contents.grad_dtype)),
+      base_format_(format_named(contents.base_dtype)) {
   const size_t size = contents.params.size();
   if (contents.buffers.size() > kMaxBuffers || contents.buffer_formats.size() != contents.buffers.size())
     throw std::invalid_argument("a rule has at most 2 buffers, each with a format");
@@ -59,6 +60,7 @@ Bucket::Bucket(BucketContents contents, bool step_on_device)
   keys_[kStep] = interned("step");
   if (recovers_base_) keys_[kInnerLr] = interned("inner_lr");
   keys_[kBase] = interned("base");
+  if (splits_base()) keys_[kBaseLow] = interned("base_low");
   for (size_t k = 0; k < contents.buffers.size(); ++k)
     keys_[kBuffer0 + k] = interned(contents.buffers[k].cast<std::string>().c_str());
   for (const std::string& name : contents.buffer_formats) buffer_formats_.push_back(format_named(name));
@@ -211,8 +213,9 @@ bool Bucket::bind_gradient(size_t i, Role role) {
 bool Bucket::bind_state(size_t i) {
   TensorEntry& entry = entries_[i];
   entry.base = entry.y;
-  if (has_base_ ? !bind_state_tensor(i, kBase, arithmetic(), entry.base) : static_cast<bool>(members_[i].held[kBase]))
+  if (has_base_ ? !bind_state_tensor(i, kBase, base_format_, entry.base) : static_cast<bool>(members_[i].held[kBase]))
     return false;
+  if (splits_base() && !bind_state_tensor(i, kBaseLow, DType::uint8, entry.base_low)) return false;
   for (size_t k = 0; k < buffer_formats_.size(); ++k) {
     const Role role = static_cast<Role>(kBuffer0 + k);
     if (!bind_state_tensor(i, role, buffer_formats_[k], entry.buffers[k])) return false;
@@ -365,7 +368,7 @@ void Bucket::drop() {
   active_numel_ = 0;
   for (size_t i = 0; i < members_.size(); ++i) {
     TensorEntry& entry = entries_[i];
-    entry.y = entry.base = nullptr;
+    entry.y = entry.base = entry.base_low = nullptr;
     std::fill(std::begin(entry.buffers), std::end(entry.buffers), nullptr);
     std::fill(std::begin(entry.exponents), std::end(entry.exponents), nullptr);
     entry.gradient = entry.local = nullptr;

@@ -25,11 +25,12 @@ struct Shard {
 
 // What a bucket is made of. All lists have the same length, but `shards`, which is empty where the tensors are whole.
 struct BucketContents {
-  py::list params;        // whose `grad` is read
-  py::list dense_params;  // dense tensors that y is written to, mostly the parameters themselves
-  bool has_base;          // false: x is what the parameter holds, or recovered from it
-  bool recovers_base;     // x is recovered from the parameter and the first buffer, by `inner_lr` in the state
-  py::tuple buffers;      // keys in the state dicts
+  py::list params;         // whose `grad` is read
+  py::list dense_params;   // dense tensors that y is written to, mostly the parameters themselves
+  bool has_base;           // false: x is what the parameter holds, or recovered from it
+  std::string base_dtype;  // of `base` in the state; bfloat16: it is split, and the low bytes are `base_low`
+  bool recovers_base;      // x is recovered from the parameter and the first buffer, by `inner_lr` in the state
+  py::tuple buffers;       // keys in the state dicts
   std::vector<std::string> buffer_formats;
   std::string grad_dtype;  // in which gradients are read
   std::vector<uint32_t> indices;
@@ -65,6 +66,8 @@ class Bucket {
   size_t size() const { return entries_.size(); }
   bool has_base() const { return has_base_; }
   bool recovers_base() const { return recovers_base_; }
+  DType base_format() const { return base_format_; }
+  bool splits_base() const { return has_base_ && base_format_ == DType::bfloat16; }
   // Whether the numbers of buffers share exponents, in blocks.
   bool in_blocks() const { return !buffer_formats_.empty() && buffer_formats_[0] == DType::uint8; }
   int buffers() const { return static_cast<int>(buffer_formats_.size()); }
@@ -104,6 +107,7 @@ class Bucket {
     kStep,
     kInnerLr,
     kBase,
+    kBaseLow,
     kBuffer0,
     kExponents0 = kBuffer0 + kMaxBuffers,
     kRoles = kExponents0 + kMaxBuffers
@@ -150,7 +154,7 @@ class Bucket {
   bool has_base_, recovers_base_, step_on_device_, is_sharded_;
   std::array<py::object, kRoles> keys_;  // in state dicts, of the roles that have one
   std::vector<DType> buffer_formats_;
-  DType gradient_format_;
+  DType gradient_format_, base_format_;
   int32_t device_type_ = 0, device_index_ = 0;  // see TensorView
   DType dtype_ = DType::float32;
   bool complex_ = false;

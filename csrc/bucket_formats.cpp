@@ -23,7 +23,7 @@ DType format_of(bool is_signed, const RuleFacts& rule, const Bucket& bucket) {
 TensorFormats formats_of(const std::string& name, const Bucket& bucket) {
   for (const RuleFacts& rule : rule_facts()) {
     if (rule.name != name || rule.is_signed.size() != bucket.buffer_formats().size()) continue;
-    const TensorFormats formats = {bucket.param_format(), bucket.gradient_format(), bucket.arithmetic(),
+    const TensorFormats formats = {bucket.param_format(), bucket.gradient_format(), bucket.base_format(),
                                    format_of(true, rule, bucket), format_of(false, rule, bucket)};
     for (size_t k = 0; k < rule.is_signed.size(); ++k)
       if (bucket.buffer_formats()[k] != (rule.is_signed[k] ? formats.signed_buffer : formats.unsigned_buffer))

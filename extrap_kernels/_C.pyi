@@ -18,6 +18,7 @@ class _Tensors(TypedDict):
     params: list[Tensor]
     dense_params: list[Tensor]
     has_base: bool
+    base_dtype: str
     recovers_base: bool
     buffers: tuple[str, ...]
     buffer_formats: tuple[str, ...]

@@ -26,7 +26,7 @@ class ExtrapAdam(ExtrapOptimizer):
 
     Args:
         params: parameters or param groups; float32, float64, bfloat16, float16 or complex, dense gradients. For
-            bfloat16 and float16 parameters, the base iterate is the float32 master copy.
+            bfloat16 and float16 parameters, the base iterate is the master copy.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         betas: decay of the two moments (default: (0.9, 0.999)).
         eps: added to the denominator (default: 1e-8).

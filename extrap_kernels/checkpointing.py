@@ -15,6 +15,7 @@ from extrap_kernels import backends, modes, options
 from extrap_kernels.layout import empty_dense, is_plain
 from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import SMALLEST, empty_exponents, exponents_shape, takes_blocks
+from extrap_kernels.state.float24 import BASE_LOW, is_split, stored_base
 from extrap_kernels.state.layout import StateLayout, exponents_of, step_count
 from extrap_kernels.state.recovery import INNER_LR, inner_lr_as, is_recovered
 from extrap_kernels.stepping import Stepper
@@ -157,6 +158,7 @@ def _check_entries(optimizer: str, each: _Saved, needed: list[str]) -> None:
             )
     _check_step(each)
     _check_inner_lr(each)
+    _check_low_bytes(each)
     for name in {*needed, *each.layout.names} - {"step", INNER_LR}:
         if name in each.entries:
             _check_tensor(each, name, each.entries[name])
@@ -213,6 +215,18 @@ def _check_exponents(each: _Saved, name: str) -> None:
         )
 
 
+def _check_low_bytes(each: _Saved) -> None:
+    base, low = each.entries.get("base"), each.entries.get(BASE_LOW)
+    if not isinstance(base, Tensor) or not is_split(each.entries):
+        return
+    if not isinstance(low, Tensor) or (low.dtype, low.shape) != (torch.uint8, base.shape):
+        raise ValueError(
+            f"loaded state dict has no sound {BASE_LOW!r} for parameter {each.key}: beside a bfloat16 'base' it must "
+            f"be a uint8 tensor of shape {tuple(base.shape)}, its low bytes; save the state dict of the optimizer as a "
+            "whole, or 'base' in float32"
+        )
+
+
 def _least(exponents: Tensor) -> int:
     local = local_part(exponents)
     return int(local.min()) if local.numel() > 0 else SMALLEST
@@ -229,6 +243,14 @@ def restore(optimizer: ExtrapOptimizer, saved: Mapping[str, Any]) -> None:
                 state[name] = inner_lr_as(value, each.layout.base_dtype, None)
             elif name == "extrapolated":
                 state[name] = torch.empty_like(each.param, requires_grad=False).copy_(value)
+            elif name == BASE_LOW:
+                continue
+            elif name == "base" and is_split(each.entries):
+                halves = {name: empty_dense(each.param, value.dtype).copy_(value)}
+                halves[BASE_LOW] = empty_dense(each.param, torch.uint8).copy_(each.entries[BASE_LOW])
+                state.update(halves)
+                if not each.layout.fits(name, halves, each.param):
+                    each.layout.put(name, state, each.param, stored_base(halves))
             elif name in each.layout.buffers and value.dtype == torch.uint8:
                 codes = {name: empty_dense(each.param, torch.uint8).copy_(value)}
                 codes[exponents_of(name)] = empty_exponents(each.param).copy_(each.entries[exponents_of(name)])

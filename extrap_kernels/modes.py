@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from extrap_kernels import gathered
-from extrap_kernels.state.owners import adopt
+from extrap_kernels.state.float24 import stored_base
+from extrap_kernels.state.owners import adopt_into
 from extrap_kernels.state.recovery import INNER_LR, base_from, is_recovered, point_from
 
 State = Mapping[Any, Any]
@@ -32,7 +33,7 @@ def put_base(state: State, moment: str) -> None:
     """
     for param, entries in _entries(state, "base"):
         entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
-        param.copy_(entries["base"])
+        param.copy_(stored_base(entries))
     for param, entries in _entries(state, INNER_LR):
         if is_recovered(entries):
             entries["extrapolated"] = param.clone(memory_format=torch.preserve_format)
@@ -50,7 +51,7 @@ def put_extrapolated(state: State, moment: str) -> None:
     for param, entries in _entries(state, "extrapolated"):
         point = entries.pop("extrapolated")
         if "base" in entries:
-            changed, moved = adopt(entries["base"], param), param
+            changed, moved = adopt_into(entries, param), param
         else:
             displaced = entries[moment], entries[INNER_LR]
             changed, moved = param != base_from(point, *displaced), point_from(param, *displaced)
@@ -63,7 +64,7 @@ def return_to_base(state: State, params: Iterable[Tensor], *, only_without_gradi
     """Put the base iterate into ``params`` if no update follows the first half of an extragradient step."""
     for param in params:
         if "base" in state.get(param, {}) and not (only_without_gradient and param.grad is not None):
-            param.copy_(state[param]["base"])
+            param.copy_(stored_base(state[param]))
     _forget_copies(state)
 
 

@@ -16,6 +16,7 @@ from extrap_kernels import backends, checkpointing, direction_norm, flat, modes,
 from extrap_kernels.launch import Phase
 from extrap_kernels.layout import is_plain, overlaps
 from extrap_kernels.state import recovery
+from extrap_kernels.state.float24 import write_base
 from extrap_kernels.state.layout import StateLayout
 from extrap_kernels.state.owners import BaseOwners
 from extrap_kernels.stepping import Stepper
@@ -284,9 +285,9 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         """Return the base iterate ``x`` of a parameter; change it by :meth:`set_base`.
 
         That is ``state[param]["base"]``, in the shape of the parameter and the precision of the arithmetic; or a copy,
-        where it is recovered from the parameter and the momentum (see ``docs/design.md``); or the parameter itself,
-        where that holds it: before its first step, in eval mode without a stored base, and without extrapolation and
-        noise, unless it has 16 bits.
+        where it is stored in 24 bits, or recovered from the parameter and the momentum (see ``docs/design.md``); or the
+        parameter itself, where that holds it: before its first step, in eval mode without a stored base, and without
+        extrapolation and noise, unless it has 16 bits.
         """
         state = self.state.get(param, {})
         if self.param_groups[0]["train_mode"] and not self.stepper.extrapolated:
@@ -312,7 +313,7 @@ class ExtrapOptimizer(torch.optim.Optimizer):
         state = self.state.get(param, {})
         between = any(param is p for i in self.stepper.extrapolated for p in self.param_groups[i]["params"])
         if "base" in state:
-            state["base"].copy_(value)
+            write_base(state, value)
         if recovery.is_recovered(state):
             displaced = state[self.rule.SPEC.first_buffer], state[recovery.INNER_LR]
             param.copy_(recovery.point_from(value.to(param.device, param.dtype), *displaced))

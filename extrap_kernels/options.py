@@ -65,7 +65,8 @@ class ExtrapolationOptions(TypedDict, total=False):
         state_dtype: format of the momentum and of the moments. ``torch.float32`` (default): the precision of the
             arithmetic. ``torch.bfloat16``: half their memory and traffic; second moments are rounded
             stochastically. ``torch.uint8``: 8 bits and a shared exponent for each 16 numbers, rounded stochastically,
-            for matrices of 4,096 numbers or more; see ``docs/state_formats.md``. For float32, bfloat16 and float16
+            for matrices of 4,096 numbers or more. With either, the base iterate of bfloat16 and float16 parameters is
+            rounded stochastically to 24 bits. See ``docs/state_formats.md``. For float32, bfloat16 and float16
             parameters.
     """
 

@@ -25,7 +25,7 @@ class ExtrapSGD(ExtrapOptimizer):
 
     Args:
         params: parameters or param groups; float32, float64, bfloat16, float16 or complex, dense gradients. For
-            bfloat16 and float16 parameters, the base iterate is the float32 master copy.
+            bfloat16 and float16 parameters, the base iterate is the master copy.
         lr: outer learning rate, a float or a one-element tensor (default: 1e-3).
         momentum: momentum factor (default: 0, which keeps no momentum buffer).
         dampening: dampening for momentum; ignored in a parameter's first step (default: 0).

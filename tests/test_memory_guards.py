@@ -108,6 +108,13 @@ CASES = [
     for k, options in enumerate(OPTIONS)
     for place in [(False, 0), PLACES[(d + k) % len(PLACES)]]
 ]
+SPLIT_BASES = [{**options, "state_dtype": torch.bfloat16} for options in OPTIONS[::2]]
+CASES += [
+    (dtype, options, *place)
+    for dtype in (torch.bfloat16, torch.float16)
+    for k, options in enumerate(SPLIT_BASES)
+    for place in [(False, 0), PLACES[k % len(PLACES)]]
+]
 
 
 @pytest.mark.parametrize("dtype, options, against_start, gap", CASES, ids=helpers.describe)
@@ -115,7 +122,7 @@ def test_nothing_outside_is_touched(kernels, dtype, options, against_start, gap)
     check_guarded(kernels, dtype, SIZES, against_start, gap, options)
 
 
-@pytest.mark.parametrize("options", helpers.PERTURBATIONS[:2], ids=helpers.describe)
+@pytest.mark.parametrize("options", [*helpers.PERTURBATIONS[:2], SPLIT_BASES[0]], ids=helpers.describe)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
 @pytest.mark.parametrize("against_start, gap", [(True, 0), (False, 0), (True, 1), (True, 5.5)])
 def test_stores_past_the_caches_touch_nothing_outside(kernels, dtype, options, against_start, gap):

@@ -61,18 +61,19 @@ PLACES += [(0, 400, 1000), (5, 1, 3), (2, 3, 2**33), (2**33 - 301, 300, 2**33 + 
 
 @pytest.mark.parametrize("offset, extent, stride", PLACES)
 @pytest.mark.parametrize("noise", ["uniform", "gaussian"])
-def test_random_numbers_are_those_of_the_position(native, noise, offset, extent, stride):
-    """Noise, and what rounds the second moment, of each instruction set."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+def test_random_numbers_are_those_of_the_position(native, dtype, noise, offset, extent, stride):
+    """Noise, and what rounds the second moment and a base in 24 bits, of each instruction set."""
     options = {"lr": 0.1, "noise": noise, "noise_std": 1.0, "seed": 7, "state_dtype": torch.bfloat16}
     optimizer = helpers.RULES["adam"].optimizer([torch.zeros(1)], **options)
     group, shard = optimizer.param_groups[0], Shard(offset, extent, stride, 2**50, 1, (), ())
     spec = optimizer.rule.SPEC
-    layout = StateLayout.of(spec, group, torch.float32)
+    layout = StateLayout.of(spec, group, dtype)
 
     def stepped(executor_type):
-        entry, state = entry_of(torch.zeros(999), 3, shard, layout)
-        entry.param.grad = torch.linspace(-1, 1, 999)
-        executor = executor_type(spec, layout, [entry], torch.float32)
+        entry, state = entry_of(torch.zeros(999, dtype=dtype), 3, shard, layout)
+        entry.param.grad = torch.linspace(-1, 1, 999).to(dtype)
+        executor = executor_type(spec, layout, [entry], dtype)
         assert executor.bind([None, None, None, state], {}) == []
         launch = launch_of(group, executor)
         executor.square_sums(launch)

@@ -150,16 +150,19 @@ COLUMNS = (lambda n: slice(0, n // 4), lambda n: slice(n // 4, n))
 
 
 @pytest.mark.parametrize("options", [{}, {"noise": "uniform"}], ids=helpers.describe)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
 @pytest.mark.parametrize("backend", helpers.BACKENDS)
-def test_parts_are_rounded_as_the_whole(backend, options):
+def test_parts_are_rounded_as_the_whole(backend, dtype, options):
     """By the position in the whole tensor, whoever holds the part."""
-    wholes = [torch.nn.Parameter(torch.linspace(-1, 1, n).view(-1, 9).to(helpers.DEVICES[backend])) for n in (63, 4500)]
+    wholes = [
+        torch.nn.Parameter(torch.linspace(-1, 1, n).view(-1, 9).to(helpers.DEVICES[backend], dtype)) for n in (63, 4500)
+    ]
     optimizer = ExtrapAdam(wholes, lr=0.1, state_dtype=torch.bfloat16, backend=backend, **options)
     optimizer.rank = 0
     for part in stepped_like_parts(optimizer, backends.BACKENDS[backend].executor(), ROWS, COLUMNS):
         for entry, state, whole, cut in zip(part.entries, part.states, wholes, part.cuts):
             helpers.assert_same_bits(entry.param, whole.detach()[cut])
-            for name in ("base", "exp_avg", "exp_avg_sq"):
+            for name in set(state) - {"step"}:
                 helpers.assert_same_bits(state[name], optimizer.state[whole][name][cut])
 
 

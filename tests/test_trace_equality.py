@@ -141,6 +141,14 @@ def test_random_bits(triton):
         assert not (found := comparison.difference(native, writing, name)), found
 
 
+def test_the_base_iterate_in_24_bits(triton):
+    native = native_writing.words("rounded", row())
+    for name, writing in (("reference", reference_writing.rounded()), ("Triton", triton.rounded())):
+        assert not (found := comparison.difference(native, writing, name)), found
+    for what, writing in (("split", triton.split()), ("join", triton.joined())):
+        assert not (found := comparison.difference(native_writing.words(what, row()), writing, "Triton")), found
+
+
 def test_stochastic_rounding():
     native = native_writing.words("stochastic", row())
     assert not (found := comparison.difference(native, reference_writing.stochastic(), "reference")), found

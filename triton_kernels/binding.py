@@ -31,8 +31,9 @@ class Binding(Protocol):
         """Write where the bound tensors lie, a row of int64 for each entry, ``width`` apart, from cell ``first`` on.
 
         Addresses of the step count, the inner learning rate that the base iterate is recovered by (0: it is not), the
-        parameter, the base iterate, the gradient and the local gradient; whether all but the first two are multiples of
-        16; addresses of the buffers. An entry that is left out has 0 for its gradient.
+        parameter, the base iterate and its low bytes (0: it has none), the gradient and the local gradient; whether all
+        but the first two are multiples of 16; addresses of the buffers. An entry that is left out has 0 for its
+        gradient.
         """
 
     def stepped(self) -> Sequence[int]:

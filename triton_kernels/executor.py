@@ -46,9 +46,9 @@ def _tiling(params: Sequence[Tensor], device: torch.device) -> Tiling:
 
 
 def _formats(rule: Rule, layout: StateLayout, param: torch.dtype, grad: torch.dtype) -> Formats:
-    plain = _dtype_name(layout.base_dtype)
+    plain, base = _dtype_name(layout.base_dtype), _dtype_name(layout.dtype_of("base"))
     stored = {buffer.signed: _dtype_name(layout.dtype_of(buffer.name)) for buffer in rule.buffers}
-    return Formats(_dtype_name(param), _dtype_name(grad), plain, stored.get(True, plain), stored.get(False, plain))
+    return Formats(_dtype_name(param), _dtype_name(grad), base, stored.get(True, plain), stored.get(False, plain))
 
 
 class TritonExecutor:

@@ -15,12 +15,13 @@ from extrap_kernels.backends.dense_copies import DenseCopies
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.state.blocks import exponents_shape
+from extrap_kernels.state.float24 import BASE_LOW
 from extrap_kernels.state.layout import State, StateLayout, exponents_of
 from extrap_kernels.state.recovery import INNER_LR
 from extrap_kernels.triton_kernels.kernels.table import MAX_BUFFERS
 
 # Among the addresses of an entry: the gradient, and the first buffer.
-_GRADIENT, _BUFFERS = 4, 6
+_GRADIENT, _BUFFERS = 5, 7
 
 
 # Shape, strides, dtype and number of the device (comparing torch.device objects takes longer than all the rest).
@@ -74,6 +75,8 @@ class PythonBinding:
         self.copies = DenseCopies(entries, grad_dtype)
         self._layout, self._entries = layout, entries
         self._exponents = tuple(exponents_of(name) for name in layout.buffers) if layout.has_blocks else ()
+        base = ("base",) if layout.has_base else ()
+        self._low = (BASE_LOW,) if layout.splits_base else ()
         scalars = [torch.float32, *([layout.base_dtype.to_real()] if layout.recovers_base else [])]
         device = entries[0].param.device
         # Of the parameter, the gradient, the scalars and the rest of the state of each entry.
@@ -82,16 +85,19 @@ class PythonBinding:
                 signature(entry.param),
                 signature(dense, grad_dtype),
                 *(signature(torch.empty((), dtype=dtype, device=device)) for dtype in scalars),
-                *(signature(dense, layout.dtype_of(name)) for name in layout.names),
+                *(signature(dense, layout.dtype_of(name)) for name in base),
+                *(signature(dense, torch.uint8) for _ in self._low),
+                *(signature(dense, layout.dtype_of(name)) for name in layout.buffers),
                 *(_exponents_signature(dense) for _ in self._exponents),
             ]
             for entry, dense in zip(entries, self.copies.dense_params)
         ]
         scalar_names = ("step", INNER_LR)[: len(scalars)]
-        self._state_names = (*scalar_names, *layout.names, *self._exponents)
+        self._state_names = (*scalar_names, *base, *self._low, *layout.buffers, *self._exponents)
         # Of the tensors of an entry, in the order of their addresses.
-        of_state = [f"state {name!r}" for name in ("step", INNER_LR, "base", *layout.buffers, *self._exponents)]
-        names = (*of_state[:2], "the value", of_state[2], "the gradient", "the local gradient", *of_state[3:])
+        state = ("step", INNER_LR, "base", BASE_LOW, *layout.buffers, *self._exponents)
+        of_state = [f"state {name!r}" for name in state]
+        names = (*of_state[:2], "the value", *of_state[2:4], "the gradient", "the local gradient", *of_state[4:])
         self._names = [[f"{name} of {entry.name}" for name in names] for entry in entries]
         # Those that lie inside of their storages, by entry; empty for one that is left out.
         self._addresses: list[list[int]] = [[] for _ in entries]
@@ -134,7 +140,8 @@ class PythonBinding:
         step, *stored = state
         inner_lr, *stored = stored if self._layout.recovers_base else (None, *stored)
         base, *buffers = stored if self._layout.has_base else (dense, *stored)
-        tensors = (step, inner_lr, dense, base, gradient, local, *buffers)
+        low, *buffers = buffers if self._low else (None, *buffers)
+        tensors = (step, inner_lr, dense, base, low, gradient, local, *buffers)
         self._held.append(tensors)
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         if addresses != self._addresses[i]:

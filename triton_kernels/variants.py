@@ -13,6 +13,7 @@ import triton.language as tl
 from extrap_kernels.launch import PHASES, Phase
 from extrap_kernels.options import CODES
 from extrap_kernels.rules import Buffer, RuleSpec, every_rule
+from extrap_kernels.state.float24 import SPLIT
 from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.triton_kernels import rules
 from extrap_kernels.triton_kernels.kernels import distributions
@@ -35,6 +36,10 @@ DTYPE_PAIRS = (
 _BUFFER_FORMATS = {
     str(chosen.signed.dtype).removeprefix("torch."): chosen for chosen in STATE_FORMATS.values() if chosen
 }
+
+
+# Of the base iterate, where it is split in two tensors: that of the upper halves.
+SPLIT_BASE = str(SPLIT.dtype).removeprefix("torch.")
 
 
 def arithmetic(dtype: str) -> str:
@@ -77,22 +82,28 @@ class Rule(NamedTuple):
     def every_format(self) -> Iterator[Formats]:
         """Yield the formats that its tensors may have."""
         for pair in DTYPE_PAIRS:
-            yield Formats.of(*pair)
-            for format in _BUFFER_FORMATS if self.buffers and arithmetic(pair[0]) == "float32" else []:
-                yield self.with_buffers(Formats.of(*pair), format)
+            plain = Formats.of(*pair)
+            yield plain
+            base = plain.base if pair[0] == plain.base else SPLIT_BASE
+            if self.buffers and plain.base == "float32":
+                yield from (self.with_buffers(plain, format)._replace(base=base) for format in _BUFFER_FORMATS)
+            elif base != plain.base:
+                yield plain._replace(base=base)
 
     def with_buffers(self, formats: Formats, format: str) -> Formats:
         """Return ``formats`` with all buffers of the rule in ``format``."""
         return formats._replace(**{"signed" if buffer.signed else "unsigned": format for buffer in self.buffers})
 
     def rounds(self, formats: Formats) -> bool:
-        """Whether a step rounds buffers by random bits, which depend on the position of an element."""
+        """Whether a step rounds state by random bits, which depend on the position of an element."""
+        if formats.base == SPLIT_BASE:
+            return True
         stored = [(formats.signed if buffer.signed else formats.unsigned, buffer.signed) for buffer in self.buffers]
         return any(_BUFFER_FORMATS[name].of(signed=signed).random for name, signed in stored if name in _BUFFER_FORMATS)
 
     def may_recover_base(self, formats: Formats) -> bool:
         """Whether a step of some options has to recover the base iterate from the parameter and the first buffer."""
-        exact = formats.param == formats.base == formats.signed
+        exact = formats.param == arithmetic(formats.param) == formats.signed
         return exact and bool(self.buffers) and self.spec.norm is None
 
     @property
@@ -221,7 +232,7 @@ def every_variant() -> Iterator[Variant]:
                     yield DirectionSquares(rule, formats, along)
     for gradient in sorted({grad for _, grad in DTYPE_PAIRS}):
         yield SquareSums(gradient, "gradients")
-    for base in sorted({arithmetic(param) for param, _ in DTYPE_PAIRS}):
+    for base in sorted({arithmetic(param) for param, _ in DTYPE_PAIRS} | {SPLIT_BASE}):
         for result in ("rows", "rms"):
             yield SquareSums(base, result)
 

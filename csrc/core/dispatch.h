@@ -67,8 +67,7 @@ Result visit_pair(const TensorFormats& formats, const Visit& visit) {
 }
 
 // visit(TypeTag<TensorTypes>) of the types with these formats, of parameters in P with gradients in G; a Result() where
-// there are none. The state is in the arithmetic type, or its buffers have a format of their own, as those of single
-// precision may.
+// there are none. The state is in the arithmetic type, or in formats of fewer bits, as that of single precision may be.
 template <class Result, class P, class G, bool kHasBuffers, class Visit>
 Result visit_state(const TensorFormats& formats, const Visit& visit) {
   using A = typename Format<P>::Value;
@@ -78,9 +77,11 @@ Result visit_state(const TensorFormats& formats, const Visit& visit) {
   };
   visit_layout(TypeTag<TensorTypes<P, G, FullState<A>>>());
   if constexpr (kHasBuffers && sizeof(A) == sizeof(float)) {
-#define EXTRAP_VISIT_MOMENTS(T) visit_layout(TypeTag<TensorTypes<P, G, CompactMoments<T>>>());
+#define EXTRAP_VISIT_MOMENTS(T) visit_layout(TypeTag<TensorTypes<P, G, CompactState<P, T>>>());
     EXTRAP_FOR_EACH_MOMENT_FORMAT(EXTRAP_VISIT_MOMENTS)
 #undef EXTRAP_VISIT_MOMENTS
+  } else if constexpr (sizeof(P) == 2) {
+    visit_layout(TypeTag<TensorTypes<P, G, CompactState<P, A>>>());
   }
   return result;
 }

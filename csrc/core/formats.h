@@ -1,9 +1,10 @@
-// The formats that there are, and where they may occur. Block8 is for moments alone.
+// The formats that there are, and where they may occur. Block8 is for moments alone, Float24 for the base iterate.
 #pragma once
 
 #include "core/formats/bfloat16.h"
 #include "core/formats/block8.h"
 #include "core/formats/float16.h"
+#include "core/formats/float24.h"
 #include "core/formats/float32.h"
 #include "core/formats/float64.h"
 

@@ -20,6 +20,10 @@ struct StateLayout {
 template <class T>
 constexpr bool kInBlocks = std::is_same_v<T, Block8>;
 
+// Whether numbers in a format lie in two tensors.
+template <class T>
+constexpr bool kIsSplit = std::is_same_v<T, Float24>;
+
 // All that a kernel is compiled for but its rule. P, G: of parameters and gradients.
 template <class P, class G, class State>
 struct TensorTypes {
@@ -43,9 +47,9 @@ constexpr bool kRecoversBase = Rule::Buffers::kCount > 0 &&
 template <class A>
 using FullState = StateLayout<A, A, A>;
 
-// The base iterate in single precision, all buffers in a format of fewer bits.
-template <class T>
-using CompactMoments = StateLayout<float, T, T>;
+// All buffers in a format of fewer bits, and for parameters of 16 bits the base iterate, too.
+template <class P, class T>
+using CompactState = StateLayout<std::conditional_t<sizeof(P) == 2, Float24, float>, T, T>;
 
 }  // namespace EXTRAP_ISA
 }  // namespace extrap

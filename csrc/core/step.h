@@ -80,13 +80,14 @@ EXTRAP_HD V recovered_base(V y, V m, A inner_lr) {
   return y + m * inner_lr;
 }
 
-// The update phase: corrects x and the buffers and returns y without its noise. g and l are prepared.
-template <class Rule, class V, class A>
-EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers) {
+// The update phase: corrects x and the buffers and returns y without its noise. g and l are prepared. kept(x): x as it
+// is stored, which y is made of.
+template <class Rule, class V, class A, class Kept>
+EXTRAP_HD V corrected_step(const Rule& rule, const StepConstants<A>& c, V g, V l, V& x, V* buffers, const Kept& kept) {
   V u, z;
   rule.direction(g, extrapolated_gradient(c.extrapolation, g, l), x, buffers, u, z);
   if (c.decoupled) x = x * c.shrink;
-  x = x - u * c.lr;
+  x = kept(x - u * c.lr);
   // extragradient: the next gradient, taken at x, extrapolates.
   if (c.extrapolation == Extrapolation::none || c.extrapolation == Extrapolation::extragradient) return x;
   V m = u;

@@ -10,9 +10,10 @@ namespace extrap {
 constexpr int kMaxBuffers = 2;
 
 struct TensorEntry {
-  int64_t numel;  // in real numbers: a complex element counts twice
-  void* y;        // the parameter
-  void* base;     // x; `y` itself where the two never differ
+  int64_t numel;   // in real numbers: a complex element counts twice
+  void* y;         // the parameter
+  void* base;      // x; `y` itself where the two never differ
+  void* base_low;  // the low bytes of x where it is split; else null
   void* buffers[kMaxBuffers];
   void* exponents[kMaxBuffers];  // of the blocks of each buffer; null where it has none
   const void* gradient;          // null: the tensor is left out of this step

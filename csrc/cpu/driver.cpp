@@ -101,10 +101,16 @@ const void* at(const void* buffer, int64_t element, size_t element_size) {
   return static_cast<const char*>(buffer) + static_cast<size_t>(element) * element_size;
 }
 
+double base_square_sum(SquareSumKernel kernel, size_t element_size, const TensorEntry& t, int64_t begin,
+                       int64_t count) {
+  const uint8_t* low = t.base_low ? static_cast<const uint8_t*>(t.base_low) + begin : nullptr;
+  return kernel(at(t.base, begin, element_size), low, count);
+}
+
 double row_square_sum(SquareSumKernel kernel, size_t element_size, const TensorEntry& t, int64_t row) {
   double sum = 0;
   for (int64_t i = row * t.row_stride; i < t.numel; i += t.rows * t.row_stride)
-    sum += kernel(at(t.base, i, element_size), t.row_stride);
+    sum += base_square_sum(kernel, element_size, t, i, t.row_stride);
   return sum;
 }
 
@@ -145,7 +151,7 @@ std::vector<double> gradient_square_sums(SquareSumKernel kernel, size_t element_
                                          const std::vector<TensorEntry>& tensors, const std::vector<Chunk>& chunks,
                                          int threads) {
   return sums_by_tensor<double>(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-    return t.gradient ? kernel(at(t.gradient, chunk.begin, element_size), chunk.count) : 0.0;
+    return t.gradient ? kernel(at(t.gradient, chunk.begin, element_size), nullptr, chunk.count) : 0.0;
   });
 }
 
@@ -174,7 +180,7 @@ void row_square_sums(SquareSumKernel kernel, size_t element_size, const std::vec
                      const std::vector<Chunk>& chunks, int threads, std::vector<double>& sums) {
   const auto of_tensor =
       sums_by_tensor<double>(tensors, chunks, threads, [&](const TensorEntry& t, const Chunk& chunk) {
-        return t.rms && t.rows == 1 ? kernel(at(t.base, chunk.begin, element_size), chunk.count) : 0.0;
+        return t.rms && t.rows == 1 ? base_square_sum(kernel, element_size, t, chunk.begin, chunk.count) : 0.0;
       });
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorEntry& t = tensors[i];

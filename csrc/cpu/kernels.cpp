@@ -43,11 +43,15 @@ SquareSumKernel find_square_sum(DType dtype) {
   return visit_format<SquareSumKernel>(dtype, [](auto tag) { return square_sum<typename decltype(tag)::Type>; });
 }
 
+SquareSumKernel find_base_square_sum(DType dtype) {
+  return dtype == Format<Float24>::kDType ? square_sum<Float24> : find_square_sum(dtype);
+}
+
 }  // namespace
 }  // namespace EXTRAP_ISA
 
 #define EXTRAP_JOIN(a, b) a##b
 #define EXTRAP_KERNELS(isa) EXTRAP_JOIN(kernels_, isa)
-const CpuKernels EXTRAP_KERNELS(EXTRAP_ISA) = {find_rule, find_square_sum};
+const CpuKernels EXTRAP_KERNELS(EXTRAP_ISA) = {find_rule, find_square_sum, find_base_square_sum};
 
 }  // namespace extrap

@@ -11,7 +11,8 @@ using StepKernel = void (*)(const StepConfig& config, const TensorEntry* tensors
                             bool streaming);
 
 // Sums of squares in double precision, in an order that does not depend on the instruction set.
-using SquareSumKernel = double (*)(const void* values, int64_t count);
+// low: the low bytes of numbers that are split.
+using SquareSumKernel = double (*)(const void* values, const uint8_t* low, int64_t count);
 
 // Sums of squares of x, and of what a rule needs the norm of besides x: Norm::gradient or Norm::update.
 struct NormSums {
@@ -37,6 +38,8 @@ struct CpuKernels {
   // All null where there is no such rule, or none for these formats.
   RuleKernels (*rule)(const char* name, int buffers, const TensorFormats& formats);
   SquareSumKernel (*square_sum)(DType dtype);
+  // Of base iterates in a dtype: those in bfloat16 are split.
+  SquareSumKernel (*base_square_sum)(DType dtype);
 };
 
 extern const CpuKernels kernels_portable, kernels_avx2, kernels_avx512;

@@ -62,8 +62,8 @@ void CpuPlan::measure(const RuleKernels& rule, const StepConfig& config, int thr
   for (TensorEntry& t : entries) t.trust = 1;  // what the norms are taken with
   if (needs_norms(rule, config)) cpu::trust_square_sums(rule.norm, config, entries, chunks_, threads, sums.data());
   if (with_rows)
-    cpu::row_square_sums(cpu::selected_kernels().square_sum(formats_.base), bytes_of(formats_.base), entries, chunks_,
-                         threads, sums);
+    cpu::row_square_sums(cpu::selected_kernels().base_square_sum(formats_.base), bytes_of(formats_.base), entries,
+                         chunks_, threads, sums);
 }
 
 void CpuPlan::use_sums(const RuleKernels& rule, const StepConfig& config) {

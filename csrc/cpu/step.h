@@ -50,7 +50,7 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
   EXTRAP_UNROLL
   for (int i = 0; i < kBlock; i += kLanes) {
-    V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    V x = b.template load_base<V>(i, c.adopts);
     V buffers[b.kBuffers > 0 ? b.kBuffers : 1];
     for (int k = 0; k < b.kBuffers; ++k) buffers[k] = b.template load_buffer<V>(k, i);
     if constexpr (!kNoise && kRecoversBase<Rule, Types>)
@@ -60,12 +60,13 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
     V y;
     if (c.extrapolates) {
       y = extragradient_step(rule, c, g, l, x, buffers);
+      x = b.kept_base(x, nullptr);
     } else {
-      y = corrected_step(rule, c, g, l, x, buffers);
+      y = corrected_step(rule, c, g, l, x, buffers, [&](V v) { return b.kept_base(v, random.rounding + at + i); });
       for (int k = 0; k < b.kBuffers; ++k)
         b.store_buffer(k, i, buffers[k], random.rounding + at, kept[kHasBlocks ? k : 0]);
     }
-    if (!b.base_is_y()) store(b.base + i, x);
+    b.store_base(i, x);
     if constexpr (kNoise) {
       V n, scale = V{} + c.noise_std;
       load_noise(random.noise + at + i, n);

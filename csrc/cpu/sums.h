@@ -39,7 +39,7 @@ EXTRAP_HD void norm_block(const StepConstants<typename Types::A>& c, const Rule&
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
   for (int i = 0; i < kBlock; i += kLanes) {
-    const V x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    const V x = b.template load_base<V>(i, c.adopts);
     V u = unscaled_gradient(c, load<V>(b.gradient + i));
     if constexpr (Rule::kNorm == Norm::update) {
       V buffers[b.kBuffers], z;
@@ -55,7 +55,7 @@ EXTRAP_HD void norm_block(const StepConstants<typename Types::A>& c, const Rule&
 template <class Rule, class Types>
 EXTRAP_HD void prefetch_to_sum(const Block<Rule, Types>& b, bool with_y) {
   if (with_y && !b.base_is_y()) prefetch<Prefetch::to_sum>(b.y, kBlock * sizeof *b.y);
-  prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
+  prefetch_base<Prefetch::to_sum>(b);
   if constexpr (Rule::kNorm == Norm::update)
     for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
   prefetch<Prefetch::to_sum>(b.gradient, kBlock * sizeof *b.gradient);
@@ -67,7 +67,7 @@ EXTRAP_HD void prefetch_direction(const Block<Rule, Types>& b, const StepConstan
   for (int k = 0; k < b.kBuffers; ++k)
     if (of_momentum ? k == 0 : reads_buffer<Rule>(c, k))
       prefetch<Prefetch::to_sum>(b.buffers[k], kBlock * b.buffer_size(k));
-  if (reads_base(c)) prefetch<Prefetch::to_sum>(b.base, kBlock * sizeof *b.base);
+  if (reads_base(c)) prefetch_base<Prefetch::to_sum>(b);
   if (of_momentum) return;
   prefetch<Prefetch::to_sum>(b.gradient, kBlock * sizeof *b.gradient);
   if (b.local) prefetch<Prefetch::to_sum>(b.local, kBlock * sizeof *b.local);
@@ -112,7 +112,7 @@ EXTRAP_HD void direction_block(const StepConstants<typename Types::A>& c, const 
     V buffers[kBuffers > 0 ? kBuffers : 1] = {}, x = {};
     for (int k = 0; k < kBuffers; ++k)
       if (reads_buffer<Rule>(c, k)) buffers[k] = b.template load_buffer<V>(k, i);
-    if (reads_base(c)) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    if (reads_base(c)) x = b.template load_base<V>(i, c.adopts);
     const V g = prepared_gradient(c, load<V>(b.gradient + i), x);
     const V l = b.local ? prepared_gradient(c, load<V>(b.local + i), x) : g;
     store(along + i, measured(c.adaptive, direction_to_come(rule, c, g, l, x, buffers), x));
@@ -127,7 +127,7 @@ EXTRAP_HD void momentum_block(const StepConstants<typename Types::A>& c, const B
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(typename Types::A));
   for (int i = 0; i < kBlock; i += kLanes) {
     V x = {};
-    if (reads_base(c)) x = load_base<Types, V>(b.base + i, b.y + i, c.adopts);
+    if (reads_base(c)) x = b.template load_base<V>(i, c.adopts);
     store(along + i, measured(c.adaptive, b.template load_buffer<V>(0, i), x));
   }
 }
@@ -162,27 +162,32 @@ double direction(const StepConfig& config, const TensorEntry& t, int64_t begin, 
   return sum.total();
 }
 
-// T: the format of the numbers.
+// T: the format of the numbers. low: the low bytes of those that are split.
 template <class T>
-double square_sum(const void* values, int64_t count) {
+double square_sum(const void* values, const uint8_t* low, int64_t count) {
   using A = typename Format<T>::Value;
   using V = typename VectorOf<A>::type;
   const T* x = static_cast<const T*>(values);
   SquareSum sum;
   alignas(64) A block[kBlock];
-  const auto add = [&](const T* from) {
-    for (int k = 0; k < kBlock; k += kVectorBytes / static_cast<int>(sizeof(A))) store(block + k, load<V>(from + k));
+  const auto add = [&](const T* from, const uint8_t* low_from) {
+    for (int k = 0; k < kBlock; k += kVectorBytes / static_cast<int>(sizeof(A)))
+      store(block + k, load<V>(from + k, low_from + (kIsSplit<T> ? k : 0)));
     sum.add_block(block);
   };
   int64_t i = 0;
   for (; i + kBlock <= count; i += kBlock) {
     prefetch<Prefetch::to_sum>(x + i, kBlock * sizeof(T));
-    add(x + i);
+    if constexpr (kIsSplit<T>) prefetch<Prefetch::to_sum>(low + i, kBlock);
+    add(x + i, low + (kIsSplit<T> ? i : 0));
   }
   if (i < count) {
+    const auto left = static_cast<size_t>(count - i);
     T padded[kBlock] = {};
-    memcpy(padded, x + i, static_cast<size_t>(count - i) * sizeof(T));
-    add(padded);
+    uint8_t padded_low[kBlock] = {};
+    memcpy(padded, x + i, left * sizeof(T));
+    if constexpr (kIsSplit<T>) memcpy(padded_low, low + i, left);
+    add(padded, padded_low);
   }
   return sum.total();
 }

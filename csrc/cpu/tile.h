@@ -35,12 +35,14 @@ EXTRAP_HD void store(T* to, V v, bool streaming) {
     memcpy(to, &stored, sizeof stored);
 }
 
-// x in the formats of `Types`, at the addresses of x and y. adopts: see StepConfig.
-template <class Types, class V>
-EXTRAP_HD V load_base(const typename Types::Base* base, const typename Types::Param* y, bool adopts) {
-  using P = typename Types::Param;
-  const V x = load<V>(base);
-  return adopts ? adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), load<V>(y)) : x;
+// The same of numbers that may lie in two tensors. low: the low bytes of those that do.
+template <class V, class T>
+EXTRAP_HD V load(const T* from, const uint8_t* low) {
+  if constexpr (kIsSplit<T>)
+    return Format<T>::template join<V>(Ops<V>::widen(load_bytes<typename Ops<V>::Half>(from)),
+                                       widen_bytes(load_bytes<ByteVector>(low)));
+  else
+    return load<V>(from);
 }
 
 // Where a block of a tensor's buffers lies, from an element on.
@@ -52,11 +54,14 @@ struct Block {
   static constexpr int kBuffers = Signs::kCount;
   static constexpr bool kHasBlocks = kBuffers > 0 && kInBlocks<Signed>;
   static_assert(kInBlocks<Signed> == kInBlocks<Unsigned>);
-  // Whether random bits round buffers.
-  static constexpr bool kRounds = kHasBlocks || (Signs::kAnyUnsigned && sizeof(Unsigned) < sizeof(typename Types::A));
+  static constexpr bool kSplitsBase = kIsSplit<typename Types::Base>;
+  // Whether random bits round unsigned buffers, and whether they round anything.
+  static constexpr bool kRoundsUnsigned = Signs::kAnyUnsigned && sizeof(Unsigned) < sizeof(typename Types::A);
+  static constexpr bool kRounds = kSplitsBase || kHasBlocks || kRoundsUnsigned;
 
   typename Types::Param* y;
   typename Types::Base* base;
+  uint8_t* base_low;
   void* buffers[kBuffers > 0 ? kBuffers : 1];
   uint8_t* exponents[kHasBlocks ? kBuffers : 1];
   const typename Types::Gradient* gradient;
@@ -65,6 +70,7 @@ struct Block {
   EXTRAP_HD Block(const TensorEntry& t, int64_t at)
       : y(static_cast<typename Types::Param*>(t.y) + at),
         base(static_cast<typename Types::Base*>(t.base) + at),
+        base_low(kSplitsBase ? static_cast<uint8_t*>(t.base_low) + at : nullptr),
         gradient(static_cast<const typename Types::Gradient*>(t.gradient) + at),
         local(t.local ? static_cast<const typename Types::Gradient*>(t.local) + at : nullptr) {
     for (int k = 0; k < kBuffers; ++k)
@@ -76,6 +82,38 @@ struct Block {
   // Of one number.
   static constexpr EXTRAP_HD size_t buffer_size(int k) {
     return Signs::is_signed(k) ? sizeof(Signed) : sizeof(Unsigned);
+  }
+
+  // adopts: see StepConfig.
+  template <class V>
+  EXTRAP_HD V load_base(int i, bool adopts) const {
+    using P = typename Types::Param;
+    const V x = load<V>(base + i, base_low + (kSplitsBase ? i : 0));
+    return adopts ? adopted_base(x, Format<P>::template decode<V>(Format<P>::encode(x)), load<V>(y + i)) : x;
+  }
+
+  // x as it is stored. random: as in store_buffer(); null: x has no more bits than are, but a NaN may have others.
+  template <class V>
+  static EXTRAP_HD V kept_base(V x, const uint32_t* random) {
+    if constexpr (kSplitsBase) {
+      using Word = typename Ops<V>::Word;
+      return Format<typename Types::Base>::rounded(x, random ? load_bytes<Word>(random) : Word{});
+    } else {
+      return x;
+    }
+  }
+
+  template <class V>
+  EXTRAP_HD void store_base(int i, V x) const {
+    if constexpr (kSplitsBase) {
+      const auto bits = Ops<V>::bits(x);
+      const auto high = Ops<V>::narrow(Format<typename Types::Base>::high(bits));
+      const ByteVector low = narrow_to_bytes(Format<typename Types::Base>::low(bits));
+      memcpy(base + i, &high, sizeof high);
+      memcpy(base_low + i, &low, sizeof low);
+    } else if (!base_is_y()) {
+      store(base + i, x);
+    }
   }
 
   template <class V>
@@ -98,7 +136,7 @@ struct Block {
       store(kept + i, Signs::is_signed(k) ? BlockCodec<kSigned>::kept(v) : BlockCodec<kUnsigned>::kept(v));
     } else if (Signs::is_signed(k)) {
       store(static_cast<Signed*>(buffers[k]) + i, v);
-    } else if constexpr (kRounds) {
+    } else if constexpr (kRoundsUnsigned) {
       const auto stored = Format<Unsigned>::encode(v, load_bytes<typename Ops<V>::Word>(random + i));
       memcpy(static_cast<Unsigned*>(buffers[k]) + i, &stored, sizeof stored);
     } else {
@@ -130,6 +168,7 @@ struct PaddedBlock {
   static constexpr int kBuffers = Original::kBuffers;
   typename Types::Param y[kBlock] = {};
   typename Types::Base base[kBlock] = {};
+  uint8_t base_low[kBlock] = {};
   alignas(8) char buffers[kBuffers > 0 ? kBuffers : 1][kBlock * sizeof(typename Types::A)] = {};
   uint8_t exponents[kBuffers > 0 ? kBuffers : 1][kBlock / kBlockNumbers] = {};
   typename Types::Gradient gradient[kBlock] = {}, local[kBlock] = {};
@@ -139,10 +178,12 @@ struct PaddedBlock {
   PaddedBlock(const Original& b, size_t n, bool with_y) : original(b), block(b), count(n) {
     if (with_y) memcpy(y, b.y, count * sizeof *y);
     memcpy(base, b.base, count * sizeof *base);
+    if constexpr (Original::kSplitsBase) memcpy(base_low, b.base_low, count);
     memcpy(gradient, b.gradient, count * sizeof *gradient);
     if (b.local) memcpy(local, b.local, count * sizeof *local);
     block.y = y;
     block.base = base;
+    block.base_low = base_low;
     block.gradient = gradient;
     block.local = b.local ? local : nullptr;
     for (int k = 0; k < kBuffers; ++k) {
@@ -159,6 +200,7 @@ struct PaddedBlock {
   void store() const {
     memcpy(original.y, y, count * sizeof *y);
     if (!original.base_is_y()) memcpy(original.base, base, count * sizeof *base);
+    if constexpr (Original::kSplitsBase) memcpy(original.base_low, base_low, count);
     for (int k = 0; k < kBuffers; ++k) {
       memcpy(original.buffers[k], buffers[k], count * Original::buffer_size(k));
       if constexpr (Original::kHasBlocks) memcpy(original.exponents[k], exponents[k], count / kBlockNumbers);
@@ -182,10 +224,16 @@ EXTRAP_HD void prefetch(const void* from, size_t bytes) {
                        kPurpose == Prefetch::to_sum ? 2 : 3);
 }
 
+template <Prefetch kPurpose, class Rule, class Types>
+EXTRAP_HD void prefetch_base(const Block<Rule, Types>& b) {
+  prefetch<kPurpose>(b.base, kBlock * sizeof *b.base);
+  if constexpr (b.kSplitsBase) prefetch<kPurpose>(b.base_low, kBlock);
+}
+
 template <class Rule, class Types>
 EXTRAP_HD void prefetch(const Block<Rule, Types>& b, bool with_y) {
   if (with_y && !b.base_is_y()) prefetch<Prefetch::to_read>(b.y, kBlock * sizeof *b.y);
-  prefetch<Prefetch::to_write>(b.base, kBlock * sizeof *b.base);
+  prefetch_base<Prefetch::to_write>(b);
   for (int k = 0; k < b.kBuffers; ++k) prefetch<Prefetch::to_write>(b.buffers[k], kBlock * b.buffer_size(k));
   prefetch<Prefetch::to_read>(b.gradient, kBlock * sizeof *b.gradient);
   if (b.local) prefetch<Prefetch::to_read>(b.local, kBlock * sizeof *b.local);

@@ -23,7 +23,7 @@ struct RuleLaunches {
 };
 
 struct SumLaunches {
-  Launch rows;   // of x, in the arithmetic type of parameters of a dtype
+  Launch rows;   // of x, stored in a dtype: in bfloat16 it is split
   Launch total;  // of gradients, or of anything that stands in their column, stored in a dtype
 };
 
@@ -57,7 +57,8 @@ template <template <class> class Runner>
 SumLaunches find_sums(DType dtype) {
   return visit_format<SumLaunches>(dtype, [](auto tag) {
     using T = typename decltype(tag)::Type;
-    return SumLaunches{Runner<SumKernel<BufferSource<typename Format<T>::Value, kBase>, SumsTo::rows>>::launch,
+    using Base = std::conditional_t<std::is_same_v<T, BFloat16>, Float24, typename Format<T>::Value>;
+    return SumLaunches{Runner<SumKernel<BufferSource<Base, kBase>, SumsTo::rows>>::launch,
                        Runner<SumKernel<BufferSource<T, kGradient>, SumsTo::total>>::launch};
   });
 }

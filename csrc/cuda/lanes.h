@@ -7,6 +7,7 @@ namespace extrap::cuda {
 
 template <class A, int kCount>
 struct Lanes {
+  static constexpr int kLanes = kCount;
   A lane[kCount];
 
   EXTRAP_HD A operator[](int k) const { return lane[k]; }

@@ -38,6 +38,7 @@ struct DeviceScalar {
 enum Column : int {
   kY,
   kBase,
+  kBaseLow,  // absent where x is not split
   kBuffer0,
   kBuffer1,
   kExponents0,  // of the blocks of the buffers

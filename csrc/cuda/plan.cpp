@@ -68,9 +68,16 @@ Columns with_rows(Columns columns, const StepConfig& config) {
   return columns;
 }
 
+// split: of the base iterate.
+Columns with_base(Columns columns, bool split) {
+  columns.add(kBase);
+  if (split) columns.add(kBaseLow);
+  return columns;
+}
+
 // rounds: by random bits, which depend on the position as noise does.
 Columns step_columns(const StepConfig& config, Columns columns, bool rounds, bool local, bool sharded) {
-  for (const Column column : {kY, kBase, kGradient, kStep, kFirst}) columns.add(column);
+  for (const Column column : {kY, kGradient, kStep, kFirst}) columns.add(column);
   if (local) columns.add(kLocal);
   if (config.noise == Noise::none && !rounds) return columns;
   columns.add(kIndex);
@@ -204,6 +211,8 @@ uint64_t CudaPlan::cell(Column column, size_t i) const {
       return reinterpret_cast<uint64_t>(t.y);
     case kBase:
       return reinterpret_cast<uint64_t>(t.base);
+    case kBaseLow:
+      return reinterpret_cast<uint64_t>(t.base_low);
     case kBuffer0:
       return reinterpret_cast<uint64_t>(t.buffers[0]);
     case kBuffer1:
@@ -264,17 +273,23 @@ void CudaPlan::launch(const LaunchHeader& header, const Columns& columns, Launch
   launch(header, columns, kernel, stream, units, [&](Column column, size_t i) { return cell(column, i); });
 }
 
+// Of what RuleSource reads.
+Columns CudaPlan::source_columns(const StepConfig& config) const {
+  Columns columns = with_numel({kGradient, kStep, kFirst}, has_large_tensors());
+  if (bucket_.has_base() && adopts(config)) columns.add(kY);
+  return with_buffers(with_base(columns, bucket_.splits_base()), bucket_.buffers(), bucket_.in_blocks());
+}
+
 void CudaPlan::measure(const py::bytes& row, const py::dict& device_scalars, uintptr_t stream) {
   const BoundUse use(bucket_);
   const LaunchHeader h = header(row, device_scalars);
   if (takes_norms(h.config)) {
-    Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
-    if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
-    launch(h, with_buffers(columns, bucket_.buffers(), bucket_.in_blocks()), rule_launches_.norms, stream,
+    launch(h, source_columns(h.config), rule_launches_.norms, stream,
            [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); });
   }
   if (!scaled_by_rms(h.config)) return;
-  const Columns columns = with_rows(with_numel({kBase, kFirst}, has_large_tensors()), h.config);
+  const Columns of_base = with_base(with_numel({kFirst}, has_large_tensors()), bucket_.splits_base());
+  const Columns columns = with_rows(of_base, h.config);
   launch(h, columns, base_sums_.rows, stream, [&](size_t i) { return slots_[i] == kNoSlot ? 0 : segments(i); });
 }
 
@@ -284,9 +299,10 @@ void CudaPlan::step(const py::bytes& row, const py::dict& device_scalars, const 
   LaunchHeader h = header(row, device_scalars);
   if (!found_inf.is_none()) h.found_inf = device_scalar("found_inf", found_inf);
   const Launch kernel = h.config.noise == Noise::none ? rule_launches_.step : rule_launches_.step_with_noise;
-  const Columns of_tensors = with_buffers(with_numel({}, has_large_tensors()), bucket_.buffers(), bucket_.in_blocks());
-  Columns columns = step_columns(h.config, of_tensors, formats_.unsigned_buffer != formats_.base, has_local_gradients(),
-                                 bucket_.is_sharded());
+  const Columns of_base = with_base(with_numel({}, has_large_tensors()), bucket_.splits_base());
+  const Columns of_tensors = with_buffers(of_base, bucket_.buffers(), bucket_.in_blocks());
+  const bool rounds = bucket_.splits_base() || formats_.unsigned_buffer != bucket_.arithmetic();
+  Columns columns = step_columns(h.config, of_tensors, rounds, has_local_gradients(), bucket_.is_sharded());
   if (bucket_.recovers_base()) columns.add(kInnerLr);
   launch(h, columns, kernel, stream, [&](size_t i) { return chunks(bucket_.entries()[i].numel); });
 }
@@ -305,10 +321,9 @@ void CudaPlan::add_direction_square_sum(const py::bytes& row, const py::dict& de
   h.total = reinterpret_cast<double*>(total);
   const bool as_it_is = h.config.extrap_scale == ExtrapolationScale::absolute && !bucket_.in_blocks();
   if (h.config.extrapolation == Extrapolation::momentum && as_it_is) return add_momentum_square_sum(h, stream);
-  Columns columns = with_numel({kBase, kGradient, kStep, kFirst}, has_large_tensors());
+  Columns columns = source_columns(h.config);
   if (has_local_gradients()) columns.add(kLocal);
-  if (bucket_.has_base() && adopts(h.config)) columns.add(kY);
-  launch(h, with_buffers(columns, bucket_.buffers(), bucket_.in_blocks()), rule_launches_.direction, stream,
+  launch(h, columns, rule_launches_.direction, stream,
          [&](size_t i) { return parts(bucket_.entries()[i].numel, kSegment); });
 }
 
@@ -324,8 +339,8 @@ void CudaPlan::add_gradient_square_sum(uintptr_t total, uintptr_t stream) {
 size_t cuda_launches(int buffers, const std::vector<int64_t>& numels) {
   bool large = false;
   for (const int64_t numel : numels) large |= is_large(numel);
-  const Columns columns =
-      step_columns(StepConfig(), with_buffers(with_numel({}, large), buffers, false), false, false, false);
+  const Columns columns = step_columns(
+      StepConfig(), with_buffers(with_base(with_numel({}, large), false), buffers, false), false, false, false);
   return cut_into_launches(columns, numels.size(), [&](size_t i) { return chunks(numels[i]); }).size();
 }
 

@@ -67,6 +67,7 @@ class CudaPlan {
   template <class Units>
   void launch(const cuda::LaunchHeader& header, const cuda::Columns& columns, cuda::Launch kernel, uintptr_t stream,
               const Units& units) const;
+  cuda::Columns source_columns(const StepConfig& config) const;
   void add_momentum_square_sum(const cuda::LaunchHeader& header, uintptr_t stream) const;
 
   std::string rule_;

@@ -26,7 +26,7 @@ struct RuleSource {
   static constexpr int kBuffers = kCount;
   static constexpr bool kReadsAhead = false;
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
-  const Base* x;
+  PointerTo<Base> x;
   const P* y;  // null where it is x, or does not count
   const G* gradient;
   const Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
@@ -42,7 +42,7 @@ struct RuleSource {
   }
 
   EXTRAP_HD RuleSource(const LaunchTable& table, int i)
-      : x(table.pointer<const Base>(kBase, i)),
+      : x(base_pointer<Base>(table, i)),
         gradient(table.pointer<const G>(kGradient, i)),
         constants(table.resolved_config(), Rule::kOwnDecay),
         rule(table.config, entry(table, i)) {
@@ -168,7 +168,7 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
     Tile<typename Source::Base, kPart> xs;
     Tile<Buffer, kPart> moments;
     Exponents<kPart> e;
-    xs.packet = {};
+    xs.clear();
     if (reads_base(c)) this->load_x(part, place, xs);
     this->load_buffer(0, part, place, moments, e);
     EXTRAP_UNROLL
@@ -183,7 +183,7 @@ struct DirectionSource : RuleSource<RuleOf, Types, RuleOf<float>::Buffers::kCoun
     Tile<Buffer, kPart> moments[kBuffers > 0 ? kBuffers : 1];
     Exponents<kPart> es[kBuffers > 0 ? kBuffers : 1];
     Tile<G, kPart> gs, ls;
-    xs.packet = {};
+    xs.clear();
     if (reads_base(c)) this->load_x(part, place, xs);
     gs.load(this->gradient, part, place);
     ls = gs;

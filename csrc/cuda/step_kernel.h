@@ -11,6 +11,7 @@
 #include "cuda/block.h"
 #include "cuda/block_tile.h"
 #include "cuda/lanes.h"
+#include "cuda/random_part.h"
 #include "cuda/tile.h"
 
 namespace extrap::cuda {
@@ -29,8 +30,10 @@ struct StepKernel {
   using Signs = typename Rule::Buffers;
   static constexpr int kBuffers = Signs::kCount;
   static constexpr bool kHasBlocks = kBuffers > 0 && kInBlocks<Buffer>;
-  // Whether random bits round buffers.
-  static constexpr bool kRounds = kHasBlocks || (Signs::kAnyUnsigned && sizeof(Buffer) < sizeof(A));
+  static constexpr bool kSplitsBase = kIsSplit<Base>;
+  // Whether random bits round unsigned buffers one by one, and whether they round anything.
+  static constexpr bool kRoundsUnsigned = !kHasBlocks && Signs::kAnyUnsigned && sizeof(Buffer) < sizeof(A);
+  static constexpr bool kRounds = kSplitsBase || kHasBlocks || kRoundsUnsigned;
   // A thread takes as many elements at a time as 128 bits have of the arithmetic type: in formats of fewer bits, the
   // accesses of a warp still leave no gaps.
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(A));
@@ -52,7 +55,7 @@ struct StepKernel {
     int64_t begin;  // in the tensor
     int count;
     P* y;
-    Base* base;
+    PointerTo<Base> base;
     Buffer* buffers[kBuffers > 0 ? kBuffers : 1];
     uint8_t* exponents[kHasBlocks ? kBuffers : 1];
     const G* gradient;
@@ -93,7 +96,7 @@ struct StepKernel {
   };
 
   static EXTRAP_HD bool aligned(const TensorEntry& t) {
-    bool all = Tile<P, kPart>::aligned(t.y) && Tile<Base, kPart>::aligned(t.base) &&
+    bool all = Tile<P, kPart>::aligned(t.y) && Tile<Base, kPart>::aligned(pointer_to<Base>(t.base, t.base_low)) &&
                Tile<G, kPart>::aligned(t.gradient) && Tile<G, kPart>::aligned(t.local);
     for (int b = 0; b < kBuffers; ++b) all = all && Tile<Buffer, kPart>::aligned(t.buffers[b]);
     return all;
@@ -111,6 +114,7 @@ struct StepKernel {
     t.numel = table.numel(i);
     t.y = table.pointer<void>(kY, i);
     t.base = table.pointer<void>(kBase, i);
+    if constexpr (kSplitsBase) t.base_low = table.pointer<void>(kBaseLow, i);
     for (int k = 0; k < kBuffers; ++k) t.buffers[k] = table.pointer<void>(static_cast<Column>(kBuffer0 + k), i);
     if constexpr (kHasBlocks)
       for (int k = 0; k < kBuffers; ++k) t.exponents[k] = table.pointer<void>(static_cast<Column>(kExponents0 + k), i);
@@ -144,7 +148,7 @@ struct StepKernel {
     chunk.begin = begin;
     chunk.count = static_cast<int>(t.numel - begin < kChunk ? t.numel - begin : kChunk);
     chunk.y = static_cast<P*>(t.y) + begin;
-    chunk.base = static_cast<Base*>(t.base) + begin;
+    chunk.base = pointer_to<Base>(t.base, t.base_low) + begin;
     for (int k = 0; k < kBuffers; ++k) chunk.buffers[k] = static_cast<Buffer*>(t.buffers[k]) + begin;
     if constexpr (kHasBlocks)
       for (int k = 0; k < kBuffers; ++k)
@@ -242,9 +246,9 @@ struct StepKernel {
   template <class Elements>
   static EXTRAP_HD void load(const Prepared& now, const Elements& part, Numbers& n) {
     if (part.in_one_access())
-      each_read(now, n, [&](auto& tile, const auto* from) { tile.load_packet(from + part.at); });
+      each_read(now, n, [&](auto& tile, auto from) { tile.load_packet(from + part.at); });
     else
-      each_read(now, n, [&](auto& tile, const auto* from) { tile.load_numbers(from, part); });
+      each_read(now, n, [&](auto& tile, auto from) { tile.load_numbers(from, part); });
     if constexpr (kHasBlocks) {
       EXTRAP_UNROLL
       for (int b = 0; b < kBuffers; ++b)
@@ -264,27 +268,15 @@ struct StepKernel {
   template <class Elements>
   static EXTRAP_HD void store_state(bool updates, const Prepared& now, const Elements& part, const Numbers& n) {
     if (part.in_one_access())
-      each_written(updates, now, n, [&](const auto& tile, auto* to) { tile.store_packet(to + part.at); });
+      each_written(updates, now, n, [&](const auto& tile, auto to) { tile.store_packet(to + part.at); });
     else
-      each_written(updates, now, n, [&](const auto& tile, auto* to) { tile.store_numbers(to, part); });
+      each_written(updates, now, n, [&](const auto& tile, auto to) { tile.store_numbers(to, part); });
   }
 
-  // 32 bits for each element of a part, which its unsigned buffers are rounded by.
+  // 32 bits for each element of a part, which its state is rounded by.
   template <class Elements>
   static EXTRAP_HD Words rounding_bits(const Shared& s, const Prepared& now, const Elements& part) {
-    const int64_t begin = now.chunk.begin;
-    if (!s.sharded) {
-      // A chunk does not cross a multiple of 2^32: its elements have the upper half of their positions in common.
-      const Words low = Words::each([&](int k) { return static_cast<uint32_t>(begin) + part[k]; });
-      return now.rounding_key.bits(low, static_cast<uint32_t>(begin >> 32));
-    }
-    Words bits;
-    EXTRAP_NO_UNROLL
-    for (int e = 0; e < kPart; ++e) {
-      const uint64_t p = static_cast<uint64_t>(position(now.tensor, begin + part[e]));
-      bits.set(e, now.rounding_key.bits(static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32)));
-    }
-    return bits;
+    return bits_of<Words>(now.rounding_key, now.tensor, s.sharded, now.chunk.begin, part);
   }
 
   static EXTRAP_HD V base(const Prepared& now, const Numbers& n) {
@@ -295,22 +287,32 @@ struct StepKernel {
     return V::each([&](int k) { return adopted_base(x[k], rounded[k], n.y[k]); });
   }
 
+  // x as it is stored. random: 32 bits for each element.
+  static EXTRAP_HD V kept_base(V x, const Words& random) {
+    if constexpr (kSplitsBase)
+      return V::each([&](int k) { return Format<Base>::rounded(x[k], random[k]); });
+    else
+      return x;
+  }
+
+  // random: of the base, if that is rounded by them.
   static EXTRAP_HD void set_buffers(const Shared& s, const Prepared& now, const Part<kPart>& part, const V* buffers,
-                                    Numbers& n) {
+                                    Words random, Numbers& n) {
     EXTRAP_UNROLL
     for (int b = 0; b < kBuffers; ++b)
-      if (!kRounds || Signs::is_signed(b)) n.buffers[b].set_all(buffers[b]);
-    if constexpr (kRounds) {
-      const Words random = rounding_bits(s, now, part);
+      if (!kRoundsUnsigned || Signs::is_signed(b)) n.buffers[b].set_all(buffers[b]);
+    if constexpr (kRoundsUnsigned) {
+      if constexpr (!kSplitsBase) random = rounding_bits(s, now, part);
       EXTRAP_UNROLL
       for (int b = 0; b < kBuffers; ++b)
         if (!Signs::is_signed(b)) n.buffers[b].set_all_by(random, buffers[b]);
     }
   }
 
-  // Steps a part but for its buffers; returns y without its noise, and in `l` the local gradient.
-  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, bool updates, bool consecutive, Numbers& n,
-                             V* buffers, V& l) {
+  // Steps a part but for its buffers; returns y without its noise, and in `l` the local gradient. random: of an update
+  // that rounds the base.
+  static EXTRAP_HD V compute(const Shared& s, const Prepared& now, bool updates, bool consecutive, const Words& random,
+                             Numbers& n, V* buffers, V& l) {
     const StepConstants<A>& c = s.constants();
     V x = base(now, n);
     EXTRAP_UNROLL
@@ -319,8 +321,13 @@ struct StepKernel {
       if (now.inner_lr != 0) x = recovered_base(x, buffers[0], now.inner_lr);
     const V g = prepared_gradient(c, n.gradient.template all<V>(), x);
     l = now.chunk.local ? prepared_gradient(c, n.local.template all<V>(), x) : g;
-    const V y =
-        updates ? corrected_step(now.rule(), c, g, l, x, buffers) : extragradient_step(now.rule(), c, g, l, x, buffers);
+    V y;
+    if (updates) {
+      y = corrected_step(now.rule(), c, g, l, x, buffers, [&](V v) { return kept_base(v, random); });
+    } else {
+      y = extragradient_step(now.rule(), c, g, l, x, buffers);
+      x = kept_base(x, Words{});  // as it is, but a NaN may have other bits
+    }
     n.x.set_all(x);
     return y;
   }
@@ -332,38 +339,10 @@ struct StepKernel {
   }
 
   template <class Elements>
-  static EXTRAP_HD Lanes<float, kPart> draw(const LaunchTable& table, const Shared& s, const Prepared& now,
-                                            const Elements& part) {
-    Lanes<float, kPart> noise;
-    const int64_t begin = now.chunk.begin;
-    if (!s.sharded && part.stride == 1) {
-      // Both `begin` and `part.at` are even.
-      EXTRAP_UNROLL
-      for (int k = 0; k < kPart; k += 2) {
-        const uint32_t low = static_cast<uint32_t>(begin >> 1) + static_cast<uint32_t>(part.at + k) / 2;
-        const uint32_t word = now.noise_key.bits(low, static_cast<uint32_t>(begin >> 33));
-        const NoisePair<float> n = noise_of<float>(table.config.noise, word);
-        noise.set(k, n.even);
-        noise.set(k + 1, n.odd);
-      }
-      return noise;
-    }
-    // The elements lie apart, or in the whole tensor they may begin anywhere and an extent may end among them.
-    EXTRAP_NO_UNROLL
-    for (int e = 0; e < kPart; ++e) {
-      const int64_t element = begin + part[e];
-      const int64_t at_whole = s.sharded ? position(now.tensor, element) : element;
-      const NoisePair<float> n = noise_around(table.config.noise, now.noise_key, at_whole);
-      noise.set(e, at_whole % 2 == 0 ? n.even : n.odd);
-    }
-    return noise;
-  }
-
-  template <class Elements>
   static EXTRAP_HD V with_noise(const LaunchTable& table, const Shared& s, const Prepared& now, const Elements& part,
                                 V l, V y) {
-    const Lanes<float, kPart> noise = draw(table, s, now, part);
-    return V::each([&](int k) { return y[k] + static_cast<A>(noise[k]) * amplitude(s, now, part[k], l[k]); });
+    return added_noise(table.config.noise, now.noise_key, now.tensor, s.sharded, now.chunk.begin, part, y,
+                       [&](float noise, int k) { return static_cast<A>(noise) * amplitude(s, now, part[k], l[k]); });
   }
 
   static EXTRAP_HD void return_to_base(const Chunk& chunk, int thread) {
@@ -406,8 +385,11 @@ struct StepKernel {
     Numbers n;
     load(now, part, n);
     V buffers[kBuffers > 0 ? kBuffers : 1], l;
-    const V y = compute(s, now, updates, now.aligned, n, buffers, l);
-    if constexpr (!kHasBlocks) set_buffers(s, now, part, buffers, n);
+    Words random{};
+    if constexpr (kSplitsBase)
+      if (updates) random = rounding_bits(s, now, part);
+    const V y = compute(s, now, updates, now.aligned, random, n, buffers, l);
+    if constexpr (!kHasBlocks) set_buffers(s, now, part, buffers, random, n);
     store(table, s, now, updates, part, n, l, y);
   }
 
@@ -451,8 +433,9 @@ struct StepKernel {
           const auto part = part_of(thread, i);
           Pending& p = parts.pending;
           V buffers[kBuffers], l;
-          const V y = compute(s, now, true, kWhole, parts.n[i], buffers, l);
-          p.random = rounding_bits(s, now, part);
+          if constexpr (kSplitsBase) p.random = rounding_bits(s, now, part);
+          const V y = compute(s, now, true, kWhole, p.random, parts.n[i], buffers, l);
+          if constexpr (!kSplitsBase) p.random = rounding_bits(s, now, part);
           EXTRAP_UNROLL
           for (int b = 0; b < kBuffers; ++b) p.codes[b].set(Signs::is_signed(b), buffers[b], p.random, part);
           store(table, s, now, false, part, parts.n[i], l, y);

@@ -30,15 +30,16 @@ EXTRAP_HD void add_square(float value, double& sum) {
 }
 EXTRAP_HD void add_square(double value, double& sum) { sum += value * value; }
 
-// The squares of one buffer: of x by row, or of the gradients.
+// The squares of one buffer: of x by row, or of the gradients. kColumn: kBase of x alone, which may be split.
 template <class T, Column kColumn>
 struct BufferSource {
   static constexpr int kValues = 1;
   static constexpr bool kReadsAhead = true;
   static constexpr int kPart = kWidestAccess / static_cast<int>(sizeof(T));
-  const T* buffer;
+  PointerTo<T> buffer;
 
-  EXTRAP_HD BufferSource(const LaunchTable& table, int i) : buffer(table.pointer<const T>(kColumn, i)) {}
+  EXTRAP_HD BufferSource(const LaunchTable& table, int i)
+      : buffer(pointer_to<T>(table.pointer<void>(kColumn, i), table.pointer<void>(kBaseLow, i))) {}
 
   EXTRAP_HD bool aligned() const { return Tile<T, kPart>::aligned(buffer); }
 

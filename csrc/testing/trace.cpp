@@ -58,7 +58,8 @@ class TracedStep {
       }
     }
     load(buffers);
-    V y = c.extrapolates ? extragradient_step(rule, c, g, l, x, buffers) : corrected_step(rule, c, g, l, x, buffers);
+    V y = c.extrapolates ? extragradient_step(rule, c, g, l, x, buffers)
+                         : corrected_step(rule, c, g, l, x, buffers, [](V v) { return v; });
     if (config.noise != Noise::none && !c.extrapolates)
       y = y + in_arithmetic(Number<float>::input("noise"), A()) * amplitude(config, c, l, step.rms);
     recorder.output("param", Format<P>::encode(y));
@@ -137,6 +138,13 @@ std::vector<Path> traced_words(const std::string& what, const StepConfig& config
       recorder.output("word0", key.bits(Word::input("word0"), Word::input("word1")));
     } else if (what == "stochastic") {
       recorder.output("half", Format<BFloat16>::encode(Number<float>::input("value"), Word::input("word0")));
+    } else if (what == "rounded") {
+      recorder.output("value", Format<Float24>::rounded(Number<float>::input("value"), Word::input("word0")));
+    } else if (what == "split") {
+      recorder.output("word0", Format<Float24>::high(Word::input("word0")));
+      recorder.output("word1", Format<Float24>::low(Word::input("word0")));
+    } else if (what == "join") {
+      recorder.output("value", Format<Float24>::join<Number<float>>(Word::input("word0"), Word::input("word1")));
     } else {
       throw std::invalid_argument("nothing to trace is called " + what);
     }

@@ -37,7 +37,8 @@ void bind_trace(py::module_& m) {
         return as_list(testing::traced_words(what, read_row(row), index, step));
       },
       py::arg("what"), py::arg("row"), py::arg("index") = 0, py::arg("step") = 0.0,
-      "The same of what is made of random words: \"philox\", \"noise\", \"bits\" or \"stochastic\".");
+      "The same of what is made of random words: \"philox\", \"noise\", \"bits\", \"stochastic\", \"rounded\", "
+      "\"split\" or \"join\".");
 }
 
 }  // namespace extrap

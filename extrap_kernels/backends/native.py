@@ -66,6 +66,7 @@ class NativeExecutor:
             params=[entry.param for entry in entries],
             dense_params=self._copies.dense_params,
             has_base=layout.has_base,
+            base_dtype=_format(layout.dtype_of("base")),
             recovers_base=layout.recovers_base,
             buffers=layout.buffers,
             buffer_formats=tuple(_format(layout.dtype_of(name)) for name in layout.buffers),

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
 
 from extrap_kernels.optimizer import ExtrapOptimizer
+from extrap_kernels.state.float24 import stored_base, write_base
 
 
 class PeriodicBaseAverager(PeriodicModelAverager):
@@ -46,7 +47,7 @@ def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.Proces
     """Replace the base iterates by their mean over workers; keep each worker's difference ``y - x``.
 
     In train mode every worker keeps its own displacement, ``y = mean(x) + (y - x)``; in eval mode the parameters hold
-    the mean. Sums are taken in the precision of the base iterate, in memory of the size of all base iterates.
+    the mean. Sums are taken in the precision of the base iterate, in memory of the size of all base iterates in it.
 
     Args:
         optimizer: on every worker for the same parameters, which must all have been stepped or not.
@@ -67,9 +68,11 @@ def average_base(optimizer: ExtrapOptimizer, process_group: Optional[dist.Proces
 
 def _move_base(optimizer: ExtrapOptimizer, param: torch.Tensor, average: torch.Tensor) -> None:
     base, point = optimizer.base_of(param), optimizer.state[param].get("extrapolated", param)
-    if base is not point:
-        point.copy_(average + (point.to(base.dtype) - base))
+    displacement = point.to(base.dtype) - base
     if "base" in optimizer.state[param]:
-        base.copy_(average)
+        write_base(optimizer.state[param], average)
+        average = stored_base(optimizer.state[param])  # in 24 bits, it is rounded
+    if base is not point:
+        point.copy_(average + displacement)
     if point is not param or base is param:
         param.copy_(average)

@@ -43,7 +43,7 @@ def random_words(position: Tensor, *, key: int, parameter: int, step: int) -> Te
 def rounding_words(position: Tensor, *, seed: int, parameter: int, step: int) -> Tensor:
     """Return the words whose bits round state, of a stream that the noise does not use; see :func:`random_words`.
 
-    Bits 8 to 15 round signed buffers, bits 16 to 31 unsigned ones.
+    Bits 0 to 7 round the base iterate, bits 8 to 15 signed buffers, bits 16 to 31 unsigned ones.
 
     Args:
         position: int64 tensor of positions in the whole tensor, any shape.

@@ -21,8 +21,9 @@ from extrap_kernels.reference.norms import rms
 from extrap_kernels.reference.random_bits import rounding_words
 from extrap_kernels.scalars import unpack
 from extrap_kernels.shards import Shard
+from extrap_kernels.state.float24 import SplitFormat, stored_base
 from extrap_kernels.state.format import Format
-from extrap_kernels.state.layout import State, StateLayout, exponents_of
+from extrap_kernels.state.layout import State, StateLayout, beside
 from extrap_kernels.state.owners import adopt
 from extrap_kernels.state.recovery import INNER_LR
 
@@ -105,12 +106,10 @@ def _read(
 ) -> _Numbers:
     """Return the numbers of a step; see :func:`step_parameter`."""
     group, param, values = launch.group, entry.param, unpack(launch.row)
-    x = _real(state["base"] if layout.has_base else param)
+    x = _real(stored_base(state) if layout.has_base else param)
     if launch.adopts and layout.has_base:
         adopt(x, _real(param))
-    stored = [
-        (_real(state[name]), state.get(exponents_of(name)), form) for name, form in zip(layout.buffers, layout.formats)
-    ]
+    stored = [(_real(state[name]), state.get(beside(name)), form) for name, form in zip(layout.buffers, layout.formats)]
     buffers = {name: form.decode(kept, x.dtype, e) for name, (kept, e, form) in zip(layout.buffers, stored)}
     inner_lr = float(state[INNER_LR]) if layout.recovers_base else 0.0
     if inner_lr != 0:
@@ -122,6 +121,16 @@ def _read(
     if decay != 0 and not group["decoupled_weight_decay"]:
         l, g = l + x * decay, g + x * decay
     return _Numbers(x, raw, g, l, stored, buffers, decay)
+
+
+def _kept_base(layout: StateLayout, state: State, x: Tensor, random: Optional[Tensor]) -> Tensor:
+    """Return ``x`` as it is stored once this is done; ``random``: a word for each number that may round it."""
+    form = layout.base_format
+    if not isinstance(form, SplitFormat):
+        return x  # the tensor of the state itself
+    kept = form.rounded(x, random)
+    form.store(state["base"], kept, None, state[beside("base")])
+    return kept
 
 
 def _along(group: Mapping[str, Any], g: Tensor, l: Tensor) -> Tensor:
@@ -190,6 +199,7 @@ def step_parameter(
     trust = rule.trust_ratio(group, step, x, raw, g, buffers, entry.shard) if scales else 1.0
     if launch.phase is Phase.EXTRAPOLATE:
         along = rule.extragradient_direction(group, step, g, l, buffers, trust)
+        _kept_base(layout, state, x, None)
         param.copy_(_like(param, _extrapolated(group, x, along, extrap_lr)))
         return
     state["step"] += 1
@@ -197,7 +207,7 @@ def step_parameter(
     amplitude = _amplitude(group, x, l, entry.shard) if has_noise else 0.0
     u, z = rule.direction(group, step, g, _along(group, g, l), x, buffers, trust)
     random = None
-    if any(form.random for form in layout.formats):
+    if layout.rounds:
         at = _positions(param, entry.shard)
         random = rounding_words(at, seed=int(values["seed"]), parameter=entry.index, step=step)
     for (kept, exponents, form), buffer in zip(stored, buffers.values()):
@@ -206,6 +216,7 @@ def step_parameter(
     if decay != 0 and group["decoupled_weight_decay"]:
         x.mul_(1.0 - lr * decay)
     x.sub_(u * lr)
+    x = _kept_base(layout, state, x, random)
     if layout.recovers_base:
         state[INNER_LR].fill_(extrap_lr)
     along = _extrapolation_along(group, u, z, next(iter(buffers.values()), u))

@@ -124,24 +124,22 @@ class BlockFormat(Format):
             code = torch.maximum(code, (magnitude != 0).to(torch.int64))
         return torch.where(e == POISONED, 0, code).to(torch.uint8), e.to(torch.uint8)
 
-    def decode(self, stored: Tensor, arithmetic: torch.dtype, exponents: Optional[Tensor] = None) -> Tensor:
-        """Return the stored numbers in float32, in a tensor like ``stored``."""
-        assert exponents is not None
+    def decode(self, stored: Tensor, arithmetic: torch.dtype, beside: Optional[Tensor] = None) -> Tensor:
+        """Return the stored numbers in float32, in a tensor like ``stored``; ``beside``: the exponents."""
+        assert beside is not None
         value = torch.empty_like(stored, dtype=torch.float32)
         codes = in_memory_order(stored).view(-1, BLOCK)
-        in_memory_order(value).copy_(self.decode_blocks(codes, exponents.reshape(-1, 1)).view(-1))
+        in_memory_order(value).copy_(self.decode_blocks(codes, beside.reshape(-1, 1)).view(-1))
         return value
 
-    def store(
-        self, stored: Tensor, value: Tensor, random: Optional[Tensor], exponents: Optional[Tensor] = None
-    ) -> None:
-        """Write ``value`` into ``stored`` and ``exponents``; ``random``: a word for each number, None: to nearest."""
-        assert exponents is not None
+    def store(self, stored: Tensor, value: Tensor, random: Optional[Tensor], beside: Optional[Tensor] = None) -> None:
+        """Write ``value`` into ``stored`` and the exponents ``beside``; ``random``: words, None: to nearest."""
+        assert beside is not None
         numbers = in_memory_order(_like(stored, value.to(torch.float32))).view(-1, BLOCK)
         words = None if random is None else in_memory_order(_like(stored, random)).view(-1, BLOCK)
         codes, e = self.encode_blocks(numbers, words)
         in_memory_order(stored).copy_(codes.view(-1))
-        exponents.copy_(e.view(exponents.shape))
+        beside.copy_(e.view(beside.shape))
 
 
 def _like(layout: Tensor, values: Tensor) -> Tensor:

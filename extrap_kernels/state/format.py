@@ -28,20 +28,18 @@ class Format:
     random: bool = False
     first_bit: int = 16
 
-    def decode(self, stored: Tensor, arithmetic: torch.dtype, exponents: Optional[Tensor] = None) -> Tensor:
-        """Return the stored numbers in the dtype of the arithmetic; this is exact. ``exponents``: of blocks."""
+    def decode(self, stored: Tensor, arithmetic: torch.dtype, beside: Optional[Tensor] = None) -> Tensor:
+        """Return the stored numbers in the dtype of the arithmetic; this is exact. ``beside``: as in :meth:`store`."""
         return stored.to(arithmetic)
 
-    def store(
-        self, stored: Tensor, value: Tensor, random: Optional[Tensor], exponents: Optional[Tensor] = None
-    ) -> None:
+    def store(self, stored: Tensor, value: Tensor, random: Optional[Tensor], beside: Optional[Tensor] = None) -> None:
         """Write ``value`` into ``stored``.
 
         Args:
             stored: changed in place.
             value: the numbers.
             random: a word of 32 random bits for each, int64; None: round to nearest.
-            exponents: of blocks, changed in place.
+            beside: the second tensor of formats that have one, changed in place: exponents of blocks, low bytes.
         """
         if self.encode is None or random is None:
             stored.copy_(value)

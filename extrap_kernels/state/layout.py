@@ -14,6 +14,7 @@ from extrap_kernels.options import extrapolates
 from extrap_kernels.rules import RuleSpec
 from extrap_kernels.shards import local_part
 from extrap_kernels.state.blocks import BlockFormat, empty_exponents, exponents_shape, takes_blocks
+from extrap_kernels.state.float24 import BASE_LOW, SPLIT, SplitFormat, stored_base
 from extrap_kernels.state.format import Format
 from extrap_kernels.state.formats import STATE_FORMATS
 from extrap_kernels.state.recovery import INNER_LR, base_of, inner_lr_as, is_inner_lr
@@ -65,7 +66,8 @@ class StateLayout:
         block_formats: format that each buffer has, or would have, in blocks: what else uint8 may mean.
         has_base: whether the base iterate is stored; if not, the parameter holds it, or it is recovered.
         recovers_base: whether it is recovered from the parameter and the first buffer.
-        base_dtype: dtype of the base iterate and of the arithmetic.
+        base_dtype: dtype of the arithmetic.
+        base_format: format of the base iterate.
     """
 
     buffers: tuple[str, ...]
@@ -75,6 +77,7 @@ class StateLayout:
     has_base: bool
     recovers_base: bool
     base_dtype: torch.dtype
+    base_format: Format
 
     @classmethod
     def of(cls, spec: RuleSpec, group: Mapping[str, Any], dtype: torch.dtype, *, blocks: bool = False) -> StateLayout:
@@ -93,11 +96,10 @@ class StateLayout:
                 "bfloat16 and float16 parameters: put this one into a param group with state_dtype=torch.float32"
             )
         plain = Format(base_dtype)
-        if chosen is None or (chosen is in_blocks and not blocks):
-            formats = [plain for _ in buffers]
-        else:
-            formats = [chosen.of(signed=b.signed) for b in buffers]
-        stored_exactly = dtype == base_dtype and chosen is None
+        if chosen is in_blocks and not blocks:
+            chosen = None
+        formats = [plain if chosen is None else chosen.of(signed=b.signed) for b in buffers]
+        stored_exactly = dtype == base_dtype and group["state_dtype"] == torch.float32
         recovers = stored_exactly and spec.recovers_base(group)
         return cls(
             tuple(b.name for b in buffers),
@@ -107,6 +109,7 @@ class StateLayout:
             _needs_base(group, dtype) and not recovers,
             recovers,
             base_dtype,
+            plain if chosen is None or dtype == base_dtype else SPLIT,
         )
 
     @classmethod
@@ -126,7 +129,19 @@ class StateLayout:
 
     def format_of(self, name: str) -> Format:
         """Return the format of the tensor ``name``; for an unknown name, that of the arithmetic."""
+        if name == "base":
+            return self.base_format
         return self.formats[self.buffers.index(name)] if name in self.buffers else Format(self.base_dtype)
+
+    @property
+    def splits_base(self) -> bool:
+        """Whether the base iterate is stored in two tensors."""
+        return isinstance(self.base_format, SplitFormat)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether random bits round anything that a step stores."""
+        return self.splits_base or any(form.random for form in self.formats)
 
     def dtype_of(self, name: str) -> torch.dtype:
         """Return the dtype of the tensor ``name``; for an unknown name, that of the arithmetic."""
@@ -137,18 +152,13 @@ class StateLayout:
         return empty_dense(param, self.dtype_of(name))
 
     def fits(self, name: str, state: Mapping[str, Any], param: Tensor) -> bool:
-        """Whether ``state`` has the tensor ``name``, and the exponents of its blocks, as a step needs them."""
-        if name not in state:
+        """Whether ``state`` has the tensor ``name``, and the one beside it if need be, as a step needs them."""
+        form, second = self.format_of(name), state.get(beside(name))
+        if isinstance(form, BlockFormat) and not _are_exponents(second, param):
             return False
-        tensor = state[name]
-        if tensor.dtype != self.dtype_of(name) or tensor.shape != param.shape or tensor.device != param.device:
+        if isinstance(form, SplitFormat) and not _lies_as(param, second, torch.uint8):
             return False
-        if isinstance(self.format_of(name), BlockFormat) and not _are_exponents(state.get(exponents_of(name)), param):
-            return False
-        wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
-        return tensor.numel() == 0 or all(
-            size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
-        )
+        return _lies_as(param, state.get(name), form.dtype)
 
     def complete(self, state: State, param: Tensor) -> bool:
         """Whether ``state`` has every tensor that a step on the host needs, in the right dtype and layout."""
@@ -173,8 +183,9 @@ class StateLayout:
         if "step" not in state or not _is_step_count(state["step"], step_device):
             state["step"] = step_count(state.get("step", 0.0), step_device)
         if not self.has_base and "base" in state:
-            param.copy_(state.pop("base"))
-            state.pop(INNER_LR, None)
+            param.copy_(stored_base(state))
+            for name in ("base", BASE_LOW, INNER_LR):
+                state.pop(name, None)
         elif INNER_LR in state and not self.has_base and not self.recovers_base:
             param.copy_(base_of(param, state, self.first_buffer))
             del state[INNER_LR]
@@ -200,10 +211,22 @@ class StateLayout:
             state[INNER_LR] = inner_lr_as(0.0, self.base_dtype, None)
 
     def numbers(self, name: str, state: Mapping[str, Any], param: Tensor) -> Tensor:
-        """Return what the tensor ``name`` of ``state`` stands for, whatever its format, in floating point."""
+        """Return what the tensor ``name`` of ``state`` stands for, whatever its format, in floating point.
+
+        Raises:
+            ValueError: the tensor beside it is missing.
+        """
+        if name == "base":
+            return stored_base(state)
         stored: Tensor = state[name]
         if stored.dtype != torch.uint8:
             return stored
+        if exponents_of(name) not in state:
+            raise ValueError(
+                f"the state of a parameter of shape {tuple(param.shape)} has {name!r} in uint8 and lacks "
+                f"{exponents_of(name)!r}, the exponents of its blocks; load a whole checkpoint, or put {name!r} there "
+                "in float32"
+            )
         numbers = empty_dense(param, torch.float32)
         form, exponents = self.block_formats[self.buffers.index(name)], state[exponents_of(name)]
         decoded = form.decode(local_part(stored), torch.float32, local_part(exponents))
@@ -213,20 +236,37 @@ class StateLayout:
     def put(self, name: str, state: State, param: Tensor, numbers: Optional[Tensor]) -> None:
         """Store ``numbers``, floating point, or zeros for None, as the tensor ``name``, rounded to nearest."""
         form, stored = self.format_of(name), self.empty(name, param)
-        state.pop(exponents_of(name), None)
-        if not isinstance(form, BlockFormat):
+        state.pop(beside(name), None)
+        if not isinstance(form, (BlockFormat, SplitFormat)):
             state[name] = stored.zero_() if numbers is None else stored.copy_(numbers)
             return
-        if numbers is None:
-            numbers = empty_dense(param, torch.float32).zero_()
-        exponents = empty_exponents(param)
-        form.store(local_part(stored), local_part(numbers.to(param.device)), None, local_part(exponents))
-        state[name], state[exponents_of(name)] = stored, exponents
+        whole = empty_dense(param, torch.float32)
+        whole = whole.zero_() if numbers is None else whole.copy_(numbers)
+        second = empty_exponents(param) if isinstance(form, BlockFormat) else empty_dense(param, torch.uint8)
+        form.store(local_part(stored), local_part(whole), None, local_part(second))
+        state[name], state[beside(name)] = stored, second
 
 
 def exponents_of(name: str) -> str:
     """Return the name of the exponents of the buffer ``name``, if it is stored in blocks."""
     return f"{name}_exponent"
+
+
+def beside(name: str) -> str:
+    """Return the name of the second tensor of the state's tensor ``name``, if its format has one."""
+    return BASE_LOW if name == "base" else exponents_of(name)
+
+
+def _lies_as(param: Tensor, tensor: Any, dtype: torch.dtype) -> bool:
+    """Whether ``tensor`` is there as a step needs it: of this dtype, and else like ``param``."""
+    if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
+        return False
+    if tensor.shape != param.shape or tensor.device != param.device:
+        return False
+    wanted = param if is_dense(param) else torch.empty(param.shape, device="meta")
+    return tensor.numel() == 0 or all(
+        size <= 1 or have == want for size, have, want in zip(param.shape, tensor.stride(), wanted.stride())
+    )
 
 
 def _are_exponents(tensor: Any, param: Tensor) -> bool:

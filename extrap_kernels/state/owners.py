@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from extrap_kernels.state.float24 import BASE_LOW, stored_base, write_base
 from extrap_kernels.state.recovery import INNER_LR
 
 
@@ -42,6 +43,7 @@ class BaseOwners:
         owner, mark = self._owner(state), _mark_of(state)
         if mark is not None and owner is not None and owner.param is not param:
             del state[mark]
+            state.pop(BASE_LOW, None)
 
     def note(self, param: Tensor, state: dict[str, Any], *, holds_base: bool) -> None:
         """Note that the base iterate in ``state`` is that of ``param``, and whether ``param`` holds it from now on.
@@ -53,7 +55,7 @@ class BaseOwners:
             return
         before = self._owner(state)
         if "base" in state and holds_base and before is not None and not before.holds_base:
-            param.copy_(state["base"])
+            param.copy_(stored_base(state))
         self._owners[state[mark]] = _Owner(param, holds_base)
 
     def holds_base(self, state: Mapping[str, Any]) -> bool:
@@ -64,7 +66,7 @@ class BaseOwners:
     def adopt(self, param: Tensor, state: Mapping[str, Any]) -> None:
         """Make what ``param`` holds the base iterate where it is not that, rounded, but should be."""
         if "base" in state and self.holds_base(state):
-            adopt(state["base"], param)
+            adopt_into(state, param)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseOwners:
         return BaseOwners()  # the copies of the parameters own the copies of their bases
@@ -76,6 +78,14 @@ class BaseOwners:
 def _mark_of(state: Mapping[str, Any]) -> str | None:
     """Return the name of the tensor in ``state`` that tells where the base iterate is; None: the parameter holds it."""
     return next((name for name in ("base", INNER_LR) if name in state), None)
+
+
+def adopt_into(state: Mapping[str, Any], param: Tensor) -> Tensor:
+    """Do that of :func:`adopt` to the base iterate that is stored in ``state``."""
+    base = stored_base(state)
+    changed = adopt(base, param)
+    write_base(state, base)
+    return changed
 
 
 def adopt(base: Tensor, param: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from extrap_kernels.shards import local_part
+from extrap_kernels.state.float24 import stored_base
 
 # In the state: the inner learning rate that y was made with, 0-dim, in the precision of the arithmetic.
 INNER_LR = "inner_lr"
@@ -32,7 +33,7 @@ def is_inner_lr(value: Any, dtype: torch.dtype, device: torch.device | None) -> 
 
 
 def base_of(param: Tensor, state: Mapping[str, Any], moment: str) -> Tensor:
-    """Return the base iterate of ``param``: that of ``state``, one that is recovered by it, or ``param`` itself.
+    """Return the base iterate of ``param``: that of ``state``, or a copy of it, or ``param`` itself.
 
     Args:
         param: the parameter.
@@ -41,8 +42,7 @@ def base_of(param: Tensor, state: Mapping[str, Any], moment: str) -> Tensor:
     """
     if is_recovered(state):
         return base_from(param, state[moment], state[INNER_LR])
-    stored: Tensor = state.get("base", param)
-    return stored
+    return stored_base(state) if "base" in state else param
 
 
 def base_from(y: Tensor, moment: Tensor, inner_lr: Tensor) -> Tensor:

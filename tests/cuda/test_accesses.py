@@ -93,6 +93,39 @@ def test_every_byte_once_and_no_other(rule, dtype, offset, local):
 
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=helpers.describe)
+@pytest.mark.parametrize(
+    "rule, state_dtype, moved",
+    [
+        ("sgd", torch.bfloat16, 10),
+        ("momentum", torch.bfloat16, 14),
+        ("adamw", torch.bfloat16, 18),
+        ("momentum", torch.uint8, 12.125),
+        ("adamw", torch.uint8, 14.25),
+    ],
+    ids=helpers.describe,
+)
+def test_compact_state_of_16_bit_parameters(rule, state_dtype, moved, dtype, offset):
+    """The base iterate in 24 bits is read and written once, as all else is; the exponents are read by each lane."""
+    name, own = RULES[rule]
+    shape = (258, 16) if state_dtype == torch.uint8 else (4 * 1031 + 3,)
+    numel = torch.Size(shape).numel()
+    param = torch.nn.Parameter(torch.linspace(-1, 1, numel + offset).to(dtype)[offset:].view(shape))
+    optimizer = helpers.RULES[name].optimizer([param], backend="cuda-emulated", state_dtype=state_dtype, **own)
+    helpers.train(optimizer, steps=1)
+    helpers.set_gradients([param], seed=1)
+    read, written = buffers_of(optimizer, [param])
+    accesses = _C.testing.recorded_accesses(optimizer.step)
+    assert optimizer.state[param]["base_low"].dtype == torch.uint8
+    assert np.array_equal(np.unique(bytes_touched(accesses, store=False)), bytes_of(read))
+    assert np.array_equal(bytes_touched(accesses, store=True), bytes_of(written))
+    assert len(bytes_of(read)) + len(bytes_of(written)) == moved * numel
+    exponents = {value.data_ptr(): value.nbytes for key, value in optimizer.state[param].items() if "exponent" in key}
+    repeated = [a for a, *_ in accesses if any(first <= a < first + size for first, size in exponents.items())]
+    assert sum(size for a, size, *_ in accesses) - len(repeated) + 2 * sum(exponents.values()) == moved * numel
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "unaligned"])
 @pytest.mark.parametrize(
     "rule, extrapolation, moved",
     [

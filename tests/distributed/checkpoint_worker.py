@@ -36,10 +36,12 @@ def load(folder, model, optimizer, *, evaluating):
     optimizer.train()
 
 
-def sharded_segment(first, last, *, source, target, evaluating, layout, rule, backend, options, width=8):
+def sharded_segment(
+    first, last, *, source, target, evaluating, layout, rule, backend, options, width=8, dtype=torch.float32
+):
     """Steps `first` to `last`, between two checkpoints; the whole parameters and base iterates after it."""
     torch.manual_seed(7 if source else 0)
-    model = model_worker.spread(model_worker.Net(width), layout)
+    model = model_worker.spread(model_worker.Net(width).to(dtype), layout)
     optimizer = RULES[rule].optimizer(model.parameters(), lr=0.1, backend=backend, **options)
     if source:
         load(source, model, optimizer, evaluating=evaluating)

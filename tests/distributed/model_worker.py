@@ -53,6 +53,7 @@ def loss_of(model, t, share=None):
     generator = torch.Generator().manual_seed(t)
     inputs, labels = torch.randn(16, 12, generator=generator), torch.randint(3, (16,), generator=generator)
     part = slice(None) if share is None else slice(4 * share, 4 * share + 4)
+    inputs = inputs.to(next(model.parameters()).dtype)
     return torch.nn.functional.cross_entropy(model(inputs[part]).float(), labels[part])
 
 

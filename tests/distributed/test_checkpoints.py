@@ -23,10 +23,16 @@ def test_resharding_four_two_four(processes, backend, tmp_path, evaluating, pert
     assert_same_bits(resumed, undisturbed)
 
 
-def test_resharding_blocks(processes, backend, tmp_path):
-    """Codes and their exponents; three processes only load: the mean of their gradients would be another one."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@MODES
+def test_resharding_blocks(processes, backend, tmp_path, evaluating, dtype):
+    """Codes and their exponents, and the halves of a base in 24 bits.
+
+    Three processes only load: the mean of their gradients would be another one.
+    """
     options = {"state_dtype": torch.uint8, "noise": "uniform"}
-    how = {"layout": "fsdp", "rule": "adamw", "backend": backend, "options": options, "evaluating": False, "width": 64}
+    how = {"layout": "fsdp", "rule": "adamw", "backend": backend, "options": options, "width": 64, "dtype": dtype}
+    how["evaluating"] = evaluating
     undisturbed = processes(4).run(worker.sharded_segment, 0, 4, source=None, target=None, **how)
     processes(4).run(worker.sharded_segment, 0, 2, source=None, target=tmp_path / "two", **how)
     resumed = processes(2).run(worker.sharded_segment, 2, 4, source=tmp_path / "two", target=tmp_path / "three", **how)

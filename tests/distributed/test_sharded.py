@@ -33,6 +33,12 @@ def test_same_bits_as_one_process(processes, backend, spread, step):
     assert any(empty) == (spread != "replicas")
 
 
+@pytest.mark.parametrize("step", ["halves", "blocks"])
+@pytest.mark.parametrize(("spread", "backend"), with_backends(["rows", "rows and columns"], "rows"))
+def test_same_bits_of_a_base_in_24_bits(processes, backend, spread, step):
+    assert any(processes(4).run(sharded_worker.step_both, *STEPS[step], spread, torch.bfloat16, backend))
+
+
 def test_one_all_reduce_takes_all_sums(processes):
     """The norm of the momentum beside those of LAMB; nothing is communicated without any of them."""
     norm = {"extrapolation": "momentum", "extrap_norm": "global"}

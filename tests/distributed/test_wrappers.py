@@ -18,6 +18,11 @@ def test_zero_steps_as_one_optimizer(processes, backend, step, kind):
     processes(2).run(wrapper_worker.zero_beside_whole, *STEPS[step], backend, kind)
 
 
+def test_zero_saves_bases_in_24_bits(processes, backend):
+    one, other = processes(2).run(wrapper_worker.zero_in_24_bits, backend)
+    assert_same_bits(one, other)
+
+
 def test_zero_clips_by_the_norm_of_all(processes, backend):
     processes(2).run(wrapper_worker.zero_beside_whole, "sgd", {"max_grad_norm": 0.1}, backend, "ours")
 

@@ -5,7 +5,7 @@ import copy
 import torch
 import torch.distributed as dist
 from ddp_worker import Net, copies, loss_of
-from helpers import RULES, assert_same_bits
+from helpers import RULES, assert_same_bits, set_gradients
 from torch.distributed.optim import PostLocalSGDOptimizer, ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -57,6 +57,28 @@ def zero_beside_whole(rule, options, backend, kind, steps=4):
         zero.train()
         assert_same_bits(list(model.parameters()), list(alone.parameters()))
         step(steps)
+
+
+def zero_in_24_bits(backend, steps=3):
+    """State dicts of ZeRO have both tensors of a base iterate: a run that goes on from one ends with the same bits."""
+    runs = []
+    for resumes in (False, True):
+        params = list(net().to(torch.bfloat16).parameters())
+        make = {"lr": 0.1, "state_dtype": torch.bfloat16, "backend": backend}
+        zero = ExtrapZeroRedundancyOptimizer(params, ExtrapSGD, **make)
+        for t in range(steps):
+            if resumes and t == steps - 1:
+                zero.consolidate_state_dict(0)
+                saved = [zero.state_dict()] if dist.get_rank() == 0 else [None]
+                dist.broadcast_object_list(saved)
+                zero = ExtrapZeroRedundancyOptimizer(params, ExtrapSGD, **make)
+                zero.load_state_dict(saved[0])
+            set_gradients(params, t)
+            zero.step()
+        assert all(state["base_low"].any() for state in zero.optim.state.values())
+        runs.append([copies(params), [dict(state) for state in zero.optim.state.values()]])
+    assert_same_bits(*runs)
+    return runs[0][0]
 
 
 def post_local(backend, period=3, warmup=2, steps=9):

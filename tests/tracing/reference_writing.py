@@ -12,6 +12,7 @@ import torch
 from extrap_kernels.backends.param_entry import ParamEntry
 from extrap_kernels.reference import noise, norms, philox, random_bits, root
 from extrap_kernels.reference import step as reference_step
+from extrap_kernels.state.float24 import SPLIT
 from extrap_kernels.state.formats import STATE_FORMATS
 from tracing.case import INDEX, NORM, NORM_X, RMS
 from tracing.recorded import Recorded, WordPair
@@ -105,6 +106,11 @@ def bits(key, count):
     with mock.patch.object(philox, "torch", _TORCH):
         word = random_bits.random_words(WordPair(*_words(2)), key=key, parameter=INDEX, step=count)
     return {"word0": word.node}
+
+
+def rounded():
+    """Trace the rounding of the base iterate to 24 bits."""
+    return {"value": SPLIT.rounded(Recorded.input("value", torch.float32), _words(1)[0]).node}
 
 
 def stochastic():

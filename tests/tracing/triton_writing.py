@@ -43,6 +43,7 @@ class TritonWriting:
             self.philox = importlib.import_module(f"{_PREFIX}kernels.philox")
             self.random_bits = importlib.import_module(f"{_PREFIX}kernels.random_bits")
             self.distributions = importlib.import_module(f"{_PREFIX}kernels.distributions")
+            self.formats = importlib.import_module(f"{_PREFIX}kernels.formats")
             self.table = importlib.import_module(f"{_PREFIX}kernels.table")
             self.scalars = importlib.import_module(f"{_PREFIX}kernels.scalars")
 
@@ -83,7 +84,7 @@ class TritonWriting:
             at["inner_lr"] = 0
         if not case.layout.has_base:
             at["y"] = at["base"]
-        row = self.table.TensorRow(numel=1, chunks=1, aligned=0, **at)
+        row = self.table.TensorRow(numel=1, chunks=1, base_low=0, aligned=0, **at)
         # Of the addresses of exponents, which are not there, only that many must be found.
         tensors = _integers(*row[: self.table.BUFFER_COLUMN], *buffers, *[0] * self.table.TENSOR_COLUMNS)
         scalars = self._scalars(case.launch.row)
@@ -147,6 +148,20 @@ class TritonWriting:
         numbers = [Recorded.constant(value, torch.int64) for value in (key, INDEX, count)]
         position = WordPair(*self._words()[:2])
         return self._named("word", [self.random_bits.random_bits(*self.random_bits.random_key(*numbers), position)])
+
+    def rounded(self):
+        """Trace the rounding of the base iterate to 24 bits."""
+        value = self.formats.split_rounded(Recorded.input("value", torch.float32), self._words()[0])
+        return {"value": value.node}
+
+    def split(self):
+        """Trace how a number in 24 bits, whose pattern is a word, becomes an upper half and a low byte."""
+        value = self._words()[0].view(torch.float32)
+        return self._named("word", [self.formats.high_half(value), self.formats.low_byte(value)])
+
+    def joined(self):
+        """Trace the way back."""
+        return {"value": self.formats.joined(*self._words()[:2]).node}
 
     def _scalars(self, row):
         slots = struct.unpack(f"{len(SCALARS)}q", row)

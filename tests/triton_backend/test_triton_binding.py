@@ -34,31 +34,35 @@ RECOVERED = {"momentum": 0.9, "extrapolation": "momentum"}
     "rule, options", [("adam", {}), ("sgd", {"momentum": 0.9}), ("sgd", RECOVERED)], ids=helpers.describe
 )
 @pytest.mark.parametrize("state_dtype", [torch.float32, torch.uint8], ids=helpers.describe)
-def test_bindings_write_the_same_rows(rule, options, state_dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=helpers.describe)
+def test_bindings_write_the_same_rows(rule, options, dtype, state_dtype):
     if state_dtype == torch.uint8:
-        values = torch.zeros(5 * 64 * 128 + 1, device=helpers.DEVICES["triton"])
+        values = torch.zeros(5 * 64 * 128 + 1, device=helpers.DEVICES["triton"], dtype=dtype)
         params = list(values[1:].view(5, 64, 128)) + [values[: 64 * 128].view(64, 128)]
     else:
-        params = helpers.zoo("triton", torch.float32, ("three", "matrix", "vector", "columns", "offset"))
+        params = helpers.zoo("triton", dtype, ("three", "matrix", "vector", "columns", "offset"))
     optimizer = helpers.RULES[rule].optimizer(params, state_dtype=state_dtype, **options)
     spec = optimizer.rule.SPEC
     layout = StateLayout.of_param(spec, optimizer.param_groups[0], params[0])
     assert layout.has_blocks is (state_dtype == torch.uint8)
-    assert layout.recovers_base is (options is RECOVERED and not layout.has_blocks)
+    assert layout.recovers_base is (options is RECOVERED and not layout.has_blocks and dtype == torch.float32)
+    assert layout.splits_base is (layout.has_blocks and dtype == torch.bfloat16)
     entries, states = map(list, zip(*(entry_of(p, i, None, layout) for i, p in enumerate(params))))
     for i, entry in enumerate(entries):
         entry.param.grad = torch.ones_like(entry.param) if i != 1 else None
     local = {entries[0].param: torch.ones_like(entries[0].param)}
     tables = []
     for binding_type in (NativeBinding, PythonBinding):
-        binding = binding_type(spec, layout, entries, torch.float32)
+        binding = binding_type(spec, layout, entries, dtype)
         assert binding.bind(states, local) == []
-        tables.append(array("q", bytes(8 * 13 * len(entries))))
-        binding.write_rows(tables[-1], 1, 13)
+        tables.append(array("q", bytes(8 * 14 * len(entries))))
+        binding.write_rows(tables[-1], 1, 14)
         assert list(binding.stepped()) == [k for k in range(len(entries)) if k != 1]
     assert tables[0] == tables[1]
     exponents = [state.get(f"{name}_exponent") for name in layout.buffers for state in states[:1]]
-    assert tables[0][10 : 10 + len(exponents)].tolist() == [0 if e is None else e.data_ptr() for e in exponents]
+    low = states[0].get("base_low")
+    assert tables[0][5] == (0 if low is None else low.data_ptr())
+    assert tables[0][11 : 11 + len(exponents)].tolist() == [0 if e is None else e.data_ptr() for e in exponents]
 
 
 def steps_with_absent_gradients(backend, rule, options):

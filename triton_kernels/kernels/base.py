@@ -6,7 +6,17 @@ import triton
 import triton.language as tl
 
 from extrap_kernels.launch import PHASES, Phase
-from extrap_kernels.triton_kernels.kernels.formats import downcast, load, upcast
+from extrap_kernels.triton_kernels.kernels.formats import (
+    downcast,
+    high_half,
+    joined,
+    load,
+    load_as_is,
+    low_byte,
+    store,
+    store_as_is,
+    upcast,
+)
 from extrap_kernels.triton_kernels.kernels.scalars import code, slot, whole_number
 
 PHASE, EXTRAPOLATE = slot("phase"), tl.constexpr(PHASES.index(Phase.EXTRAPOLATE.value))
@@ -38,6 +48,26 @@ def recovered_base(y, m, inner_lr):
 
 
 @triton.jit
+def load_stored_base(t, start, mask, BASE: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return ``x`` from ``start`` as it is stored; in bfloat16, it is split."""
+    if BASE == tl.bfloat16:
+        high = load_as_is(t.base, start, mask, tl.uint16, BLOCK, ALIGNED)
+        return joined(high, load_as_is(t.base_low, start, mask, tl.uint8, BLOCK, ALIGNED))
+    else:
+        return load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+
+
+@triton.jit
+def store_base(t, start, mask, x, BASE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
+    """Write ``x`` from ``start`` on; where it is split, it is rounded already."""
+    if BASE == tl.bfloat16:
+        store_as_is(t.base, start, mask, high_half(x), tl.uint16, BLOCK, ALIGNED)
+        store_as_is(t.base_low, start, mask, low_byte(x), tl.uint8, BLOCK, ALIGNED)
+    else:
+        store(t.base, start, mask, x, BASE, BLOCK, ALIGNED)
+
+
+@triton.jit
 def load_base(
     t,
     start,
@@ -50,7 +80,7 @@ def load_base(
     ALIGNED: tl.constexpr,
 ):
     """Return ``x`` from ``start``; ``adopt``: what the parameter holds counts, see :func:`adopts`."""
-    x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+    x = load_stored_base(t, start, mask, BASE, A, BLOCK, ALIGNED)
     if adopt:
         held = load(t.y, start, mask, PARAM, A, BLOCK, ALIGNED)
         x = tl.where(held == upcast(downcast(x, PARAM), PARAM, A), x, held)

@@ -30,7 +30,8 @@ def pointer(address, FORMAT: tl.constexpr, ALIGNED: tl.constexpr):
     STORED: tl.constexpr = tl.uint16 if INTERPRETED and FORMAT == tl.bfloat16 else FORMAT
     p = address.to(tl.pointer_type(STORED))
     if ALIGNED:
-        p = tl.multiple_of(p, 4 if FORMAT == tl.uint8 else 8 if FORMAT == tl.bfloat16 or FORMAT == tl.float16 else 16)
+        HALF: tl.constexpr = FORMAT == tl.bfloat16 or FORMAT == tl.float16 or FORMAT == tl.uint16
+        p = tl.multiple_of(p, 4 if FORMAT == tl.uint8 else 8 if HALF else 16)
     return p
 
 
@@ -67,6 +68,36 @@ def downcast_by(bits, value, FORMAT: tl.constexpr):
         return stored if INTERPRETED else stored.to(FORMAT, bitcast=True)
     else:
         tl.static_assert(False, "no unsigned buffers have this format")
+
+
+@triton.jit
+def split_rounded(value, bits):
+    """Return the float32 ``value`` in 24 bits, rounded stochastically by the lowest 8 of ``bits``.
+
+    Away from zero with the probability of the discarded fraction. Twin: ``csrc/core/formats/float24.h``.
+    """
+    # Infinity stays what it is: there is nothing in its last bits to be carried.
+    kept = (value.to(tl.uint32, bitcast=True) + (bits & 0xFF)) & 0xFFFFFF00
+    return tl.where(value == value, kept, 0x7FC00000).to(tl.uint32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def high_half(value):
+    """Return the upper half, rounded, of a float32 in 24 bits, as uint16."""
+    return ((value.to(tl.uint32, bitcast=True) + 0x8000) >> 16).to(tl.uint16)
+
+
+@triton.jit
+def low_byte(value):
+    """Return the byte that the upper half of a float32 in 24 bits is off by, as uint8."""
+    return ((value.to(tl.uint32, bitcast=True) >> 8) & 0xFF).to(tl.uint8)
+
+
+@triton.jit
+def joined(high, low):
+    """Return the float32 of an upper half, uint16, and the byte that this is off by, which has a sign."""
+    byte = (low.to(tl.uint32) ^ 0x80) - 0x80
+    return ((high.to(tl.uint32) << 16) + (byte << 8)).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from extrap_kernels.triton_kernels.kernels.base import adopts, load_base
 from extrap_kernels.triton_kernels.kernels.buffers import load_buffers
-from extrap_kernels.triton_kernels.kernels.formats import load, pointer, square_root, upcast
+from extrap_kernels.triton_kernels.kernels.formats import joined, load, pointer, square_root, upcast
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, unscaled
 from extrap_kernels.triton_kernels.kernels.table import VECTOR, is_last, piece_row, tensor_row
 
@@ -27,8 +27,20 @@ def total_of(partial, first, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def squares(address, piece, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return the sum over a piece; ``ALIGNED``: its elements follow each other, and it starts and ends at a vector."""
+def squares(
+    address,
+    low,
+    piece,
+    FORMAT: tl.constexpr,
+    SPLIT: tl.constexpr,
+    A: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Return the sum over a piece; ``ALIGNED``: its elements follow each other, and it starts and ends at a vector.
+
+    ``SPLIT``: the numbers have low bytes, at ``low``.
+    """
     o = tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), tl.float64)
     for done in range(0, piece.end - piece.begin, BLOCK):
@@ -36,13 +48,17 @@ def squares(address, piece, FORMAT: tl.constexpr, A: tl.constexpr, BLOCK: tl.con
         left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
         if ALIGNED:
             start, left = tl.multiple_of(piece.row * piece.row_stride + start, VECTOR), tl.multiple_of(left, VECTOR)
-            at = pointer(address, FORMAT, True) + start + o
+            at = start + o
         else:
             # The row lies in stretches of `row_stride` elements.
             i = start + o
-            at = pointer(address, FORMAT, False) + (i // piece.row_stride * piece.rows + piece.row) * piece.row_stride
-            at += i % piece.row_stride
-        x = upcast(tl.load(at, mask=o < left, other=0), FORMAT, A).to(tl.float64)
+            at = (i // piece.row_stride * piece.rows + piece.row) * piece.row_stride + i % piece.row_stride
+        if SPLIT:
+            high = tl.load(pointer(address, tl.uint16, ALIGNED) + at, mask=o < left, other=0)
+            x = joined(high, tl.load(pointer(low, tl.uint8, ALIGNED) + at, mask=o < left, other=0)).to(tl.float64)
+        else:
+            x = upcast(tl.load(pointer(address, FORMAT, ALIGNED) + at, mask=o < left, other=0), FORMAT, A)
+            x = x.to(tl.float64)
         total += x * x
     return tl.sum(total)
 
@@ -61,7 +77,7 @@ def square_sums(
 ):
     """Add the squares of all gradients to ``sums``, or write a number for each row of the base iterates to it.
 
-    ``RESULT``: ``gradients``; ``rows``, the sums of squares; or ``rms``.
+    ``RESULT``: ``gradients``; ``rows``, the sums of squares; or ``rms``. Base iterates in bfloat16 are split.
     """
     pid = tl.program_id(0)
     piece = piece_row(pieces, pid)
@@ -71,11 +87,14 @@ def square_sums(
         address = t.gradient
     total = tl.full((), 0.0, tl.float64)
     if t.gradient != 0:
+        SPLIT: tl.constexpr = RESULT != "gradients" and FORMAT == tl.bfloat16
         follow = piece.rows * piece.row_stride == t.numel  # the elements of a row do, and the rows
+        if SPLIT:
+            follow &= t.base_low % 16 == 0
         if follow & (address % 16 == 0) & ((piece.row * piece.row_stride | piece.end) % VECTOR == 0):
-            total = squares(address, piece, FORMAT, A, BLOCK, True)
+            total = squares(address, t.base_low, piece, FORMAT, SPLIT, A, BLOCK, True)
         else:
-            total = squares(address, piece, FORMAT, A, BLOCK // 8, False)
+            total = squares(address, t.base_low, piece, FORMAT, SPLIT, A, BLOCK // 8, False)
     tl.store(partial + pid, total)
     if is_last(counters + piece.total, piece.pieces):
         total = total_of(partial, piece.first, piece.pieces, BLOCK)

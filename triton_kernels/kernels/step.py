@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from extrap_kernels.triton_kernels.kernels.base import adopts, inner_lr_of, load_base, recovered_base
+from extrap_kernels.triton_kernels.kernels.base import (
+    adopts,
+    inner_lr_of,
+    load_base,
+    load_stored_base,
+    recovered_base,
+    store_base,
+)
 from extrap_kernels.triton_kernels.kernels.buffers import load_buffers, store_buffers
 from extrap_kernels.triton_kernels.kernels.direction import (
     extrapolated,
@@ -19,7 +26,7 @@ from extrap_kernels.triton_kernels.kernels.direction import (
     extrapolation_along,
     returns_to_base,
 )
-from extrap_kernels.triton_kernels.kernels.formats import load, square_root, store
+from extrap_kernels.triton_kernels.kernels.formats import load, split_rounded, square_root, store
 from extrap_kernels.triton_kernels.kernels.gradients import preparation, prepared
 from extrap_kernels.triton_kernels.kernels.noise import noise_of, rounding_bits, with_noise
 from extrap_kernels.triton_kernels.kernels.scalars import (
@@ -87,6 +94,7 @@ def step_elements(
     ``ALIGNED``: both are multiples of ``VECTOR``, pointers of 16 bytes; where noise falls on a shard, any ``VECTOR``
     elements from a multiple of it lie at positions from a multiple of it in the whole tensor, too.
     """
+    SPLIT: tl.constexpr = BASE == tl.bfloat16
     o = tl.arange(0, BLOCK)
     for done in range(0, end - begin, BLOCK):
         start = begin + done
@@ -95,10 +103,10 @@ def step_elements(
             start, left = tl.multiple_of(start, VECTOR), tl.multiple_of(left, VECTOR)
         mask = o < left
         # Elsewhere, the parameter is x or holds another point.
-        if PHASE == "extrapolate" or (NOISE is None and PARAM != BASE):
+        if PHASE == "extrapolate" or (NOISE is None and PARAM != A):
             x = load_base(t, start, mask, adopt, PARAM, BASE, A, BLOCK, ALIGNED)
         else:
-            x = load(t.base, start, mask, BASE, A, BLOCK, ALIGNED)
+            x = load_stored_base(t, start, mask, BASE, A, BLOCK, ALIGNED)
         buffers = load_buffers(t, start, left, BUFFERS, SIGNS, SIGNED, UNSIGNED, A, BLOCK, ALIGNED)
         if RECOVERS:
             x = recovered_base(x, buffers[0], inner_lr)
@@ -108,11 +116,15 @@ def step_elements(
             l = prepared(prepare, load(t.local, start, mask, GRAD, A, BLOCK, ALIGNED), x)
         if PHASE == "extrapolate":
             y = extrapolated(e, e.moves, x, EXTRAGRADIENT_DIRECTION(rule, g, l, buffers))
+            if SPLIT:
+                x = split_rounded(x, 0)  # as it is, but a NaN may have other bits
         else:
             u, z, buffers = DIRECTION(rule, g, extrapolated_gradient(e, g, l), x, buffers)
             if not ROUNDS:
                 store_buffers(t, start, left, buffers, None, BUFFERS, SIGNS, SIGNED, UNSIGNED, ROUNDS, BLOCK, ALIGNED)
             x = x * update.shrink - u * update.lr
+            if SPLIT:
+                x = split_rounded(x, rounding_bits(noise, start, SHARDED, BLOCK))
             m = u
             if BUFFERS > 0:
                 m = buffers[0]
@@ -124,7 +136,7 @@ def step_elements(
         kept = tl.where(t.base != t.y, left, 0)
         if ALIGNED:
             kept = tl.multiple_of(kept, VECTOR)
-        store(t.base, start, o < kept, x, BASE, BLOCK, ALIGNED)
+        store_base(t, start, o < kept, x, BASE, BLOCK, ALIGNED)
         store(t.y, start, mask, y, PARAM, BLOCK, ALIGNED)
         # Last of all: before, it would take registers besides those of x and y.
         if ROUNDS and PHASE == "update":
@@ -137,7 +149,8 @@ def return_to_base(t, begin, end, A: tl.constexpr, PARAM: tl.constexpr, BASE: tl
     """Put the rounded base iterate into the parameter."""
     for start in range(begin, end, BLOCK):
         mask = start + tl.arange(0, BLOCK) < end
-        store(t.y, start, mask, load(t.base, start, mask, BASE, A, BLOCK, False), PARAM, BLOCK, False)
+        x = load_stored_base(t, start, mask, BASE, A, BLOCK, False)
+        store(t.y, start, mask, x, PARAM, BLOCK, False)
 
 
 @triton.jit

@@ -25,6 +25,7 @@ class TensorRow(NamedTuple):
     inner_lr: Any  # of a number of the arithmetic, by which x is recovered from y; 0: it is not
     y: Any
     base: Any  # that of y where no base is stored
+    base_low: Any  # of the low bytes of x where it is split; else 0
     gradient: Any  # 0: the tensor is skipped in this step
     local: Any  # 0 where this worker's own gradient is the gradient
     aligned: Any  # 1 where all that is read and written starts at a multiple of 16 bytes
