@@ -21,7 +21,7 @@ from extrap_kernels.state.format import Format
 
 # In the state, beside "base" where that is bfloat16: its low bytes, uint8.
 BASE_LOW = "base_low"
-_CUT = 0xFF  # the bits that are rounded off
+_CUT, _KEPT = 0xFF, 0xFFFFFF00  # the bits that are rounded off, and the others
 _NAN = 0x7FC00000
 
 
@@ -43,7 +43,7 @@ class SplitFormat(Format):
         """
         added = _CUT // 2 + 1 if random is None else random & _CUT
         # Infinity stays what it is: there is nothing in its last bits to be carried.
-        kept = (bits_of(value) + added) & ~_CUT & 0xFFFFFFFF
+        kept = (bits_of(value) + added) & 0xFFFFFFFF & _KEPT
         return float_of(torch.where(value.isnan(), _NAN, kept))
 
     def decode(self, stored: Tensor, arithmetic: torch.dtype, beside: Optional[Tensor] = None) -> Tensor:
