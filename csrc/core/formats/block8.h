@@ -14,6 +14,7 @@ struct Block8 {
 
 constexpr int kBlockNumbers = 16;
 constexpr uint32_t kSmallestExponent = 12, kPoisonedExponent = 255;
+constexpr uint32_t kLeastRoot = 2;  // code of a root that is not zero
 
 inline namespace EXTRAP_ISA {
 
@@ -93,8 +94,10 @@ struct BlockCodec {
   static EXTRAP_HD Word random_added(Word random) {
     constexpr int kPlace = kCut - kBits;
     constexpr uint32_t kMask = ((1u << kBits) - 1) << kPlace;
-    if constexpr (kPlace > kFirstBit) return (random << (kPlace - kFirstBit)) & kMask;
-    return (random >> (kFirstBit - kPlace)) & kMask;
+    if constexpr (kPlace > kFirstBit)
+      return (random << (kPlace - kFirstBit)) & kMask;
+    else
+      return (random >> (kFirstBit - kPlace)) & kMask;
   }
   template <class Word>
   static EXTRAP_HD Word added(Word random) {
@@ -116,7 +119,7 @@ struct BlockCodec {
     // Fixed-point is the larger one below `one`, where it counts, and nowhere else.
     const Word code = (larger(fixed_point, floating) + added_bits - Ops<V>::bits(one)) >> kCut;
     if constexpr (kSign) return code | ((Ops<V>::bits(kept) >> 24) & 0x80u);
-    return larger(code, smaller(pattern, Word{} + 1u));
+    return larger(code, smaller(pattern, Word{} + kLeastRoot));
   }
 
   // The same as the upper byte of a word, for a processor that multiplies numbers below float32's smallest exponent as
@@ -127,7 +130,8 @@ struct BlockCodec {
     uint32_t code = Ops<float>::bits(scaled) + random_added(random) + kAdded;
     if constexpr (kSign) return (code & 0x80000000u) | ((code << (24 - kCut)) & 0x7fffffffu);
     // No root of a float32 but zero has bits below those of the least code.
-    const uint32_t pattern = Ops<float>::bits(kept), least = pattern < (1u << kCut) ? pattern : 1u << kCut;
+    constexpr uint32_t kLeast = kLeastRoot << kCut;
+    const uint32_t pattern = Ops<float>::bits(kept), least = pattern < kLeast ? pattern : kLeast;
     code = code > least ? code : least;
     return code << (24 - kCut);
   }
