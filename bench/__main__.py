@@ -128,7 +128,7 @@ def _sections(arguments: argparse.Namespace, chosen: list[Case], wanted: list[st
         of = f"{numel:,} parameters, {release.TOKENS} tokens, next to parameters and state"
         add(f"Release of gradients: peak memory of a training step with AdamW, {of}", rows)
     if "Instruction sets" in wanted:
-        add("Instruction sets: GPT-2 124M, fp32", figures.instruction_sets(arguments.rounds))
+        add("Instruction sets: GPT-2 124M", figures.instruction_sets(arguments.rounds))
     if "Memory" in wanted:
         add("Memory on ResNet-50, bytes a parameter, next to parameters and gradients", figures.memory())
     if "First step" in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -117,25 +118,39 @@ def memory() -> list[Row]:
     return rows
 
 
+# Dtypes of parameters and of the state.
+_STORED = (
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.uint8),
+)
+
+
 def instruction_sets(rounds: int) -> list[Row]:
     """Milliseconds of a step on GPT-2 124M for each vector width; equal times mean that memory is the limit."""
-    shapes = workloads.gpt2()
-    params = workloads.parameters(shapes)
-    numel, before, threads = workloads.numel_of(shapes), _C.instruction_set(), torch.get_num_threads()
+    before, threads = _C.instruction_set(), torch.get_num_threads()
+    counts = sorted({1, threads})
     rows = []
     for rule in baselines.TORCH:
-        baseline = baselines.ours(rule, params)
-        timings = interleaved(
-            {
-                f"{name}, {count} threads": functools.partial(_step_with, baseline.run, name, count)
-                for name in _C.instruction_sets()
-                for count in sorted({1, threads})
-            },
-            rounds,
-        )
-        for name, timing in timings.items():
-            rate = baseline.bytes * numel / timing.median / 1e9
-            rows.append({"rule": rule, "instruction set": name, "ms": timing.median * 1e3, "GB/s": rate})
+        for dtype, state_dtype in _STORED:
+            params = workloads.parameters(workloads.gpt2(), dtype)
+            ours = baselines.ours(rule, params, state_dtype=state_dtype).run
+            torchs = baselines.torchs(rule, params, fused=True).run
+            steps = {("torch, fused", n): functools.partial(_step_with, torchs, before, n) for n in counts}
+            for isa, n in itertools.product(_C.instruction_sets(), counts):
+                steps[isa, n] = functools.partial(_step_with, ours, isa, n)
+            for (code, count), timing in interleaved(steps, rounds).items():
+                rows.append(
+                    {
+                        "rule": rule,
+                        "parameters": str(dtype).removeprefix("torch."),
+                        "state": str(dtype if code == "torch, fused" else state_dtype).removeprefix("torch."),
+                        "instruction set": code,
+                        "threads": count,
+                        "ms": timing.median * 1e3,
+                    }
+                )
     _C.select_instruction_set(before)
     torch.set_num_threads(threads)
     return rows

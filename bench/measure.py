@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Name = TypeVar("Name")
 
 # Some 10 ms, in which most steps are launched.
 _CYCLES_OF_A_LAUNCH = 20_000_000
@@ -62,13 +65,13 @@ def host_seconds(run: Callable[[], object], device: str) -> float:
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]],
+    contenders: Mapping[Name, Callable[[], object]],
     rounds: int,
     warmup: int = 2,
     clock: Callable[[Callable[[], object]], float] = seconds,
-) -> dict[str, Timing]:
+) -> dict[Name, Timing]:
     """Time each contender ``rounds`` times with ``clock``, round by round, after ``warmup`` untimed rounds."""
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    samples: dict[Name, list[float]] = {name: [] for name in contenders}
     for i in range(warmup + rounds):
         for name, run in contenders.items():
             elapsed = clock(run)

@@ -288,7 +288,7 @@ bool Bucket::read_scalar(size_t i, Role role, TensorView& view) const {
   // Lazy negation is looked for only where the tensor is new: to ask each time takes longer than to read it.
   if (!read_memory(tensor.ptr(), view) || (is_new(member, role, view) && is_lazy(tensor.ptr(), view)) ||
       view.numel() != 1 || view.complex || (view.dtype != DType::float32 && view.dtype != DType::float64))
-    reject(member, role, " must be a float32 tensor of one element");
+    reject(member, role, " must be a float32 or float64 tensor of one element");
   return true;
 }
 

@@ -59,7 +59,7 @@ def model_encode(values, words, mantissa, signed):
         if signed:
             code |= (math.copysign(1, v) < 0) << 7
         else:
-            code = max(code, int(v != 0))
+            code = max(code, 2 * (v != 0))
         codes.append(code)
     return codes, e
 
@@ -115,6 +115,8 @@ def test_every_code_comes_back_whatever_the_random_bits(form):
     top = (8 << form.mantissa) - 6  # gives the block its exponent
     codes = torch.arange(256)[:, None].repeat(1, 16).to(torch.uint8)
     codes[:, 0] = top
+    if not form.signed:
+        codes[1, 1:] = 0  # no root has the code 1
     for e in range(12, 255) if form.signed else range(72, 190):
         exponents = torch.full((256, 1), e, dtype=torch.uint8)
         values = form.decode_blocks(codes, exponents)

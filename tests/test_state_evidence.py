@@ -32,31 +32,14 @@ def test_averages_that_stop_are_seen():
     }
 
 
-LADDER = "each a tenth of the one before"
-
-
 @pytest.mark.parametrize("betas", moving_averages.BETAS)
 @pytest.mark.parametrize("name", state_peers.OURS)
 def test_updates_stay_below_three_times_those_of_float32(name, betas):
-    (largest,), (reference,) = (moving_averages.largest_updates(n, betas) for n in (name, state_peers.REFERENCE))
-    for case in moving_averages.HOSTILE:
-        if (name, case) != ("uint8", LADDER):
-            assert largest[case] < 3 * reference[case], case
-
-
-@pytest.mark.xfail(strict=True, reason="8 bits do not span a block of 16 orders of magnitude: docs/state_formats.md")
-@pytest.mark.parametrize("betas", moving_averages.BETAS)
-def test_updates_of_a_block_with_numbers_of_every_size(betas):
-    (largest,), (reference,) = (moving_averages.largest_updates(n, betas) for n in ("uint8", state_peers.REFERENCE))
-    assert largest[LADDER] < 3 * reference[LADDER]
-
-
-@pytest.mark.parametrize("betas", moving_averages.BETAS)
-def test_updates_of_such_a_block_are_bounded(betas):
-    """The smallest root is half of the smallest step of the first moment, at equal exponents: factors, not powers."""
+    (reference,) = moving_averages.largest_updates(state_peers.REFERENCE, betas)
     for seed in range(3):
-        (largest,) = moving_averages.largest_updates("uint8", betas, seed=seed)
-        assert largest[LADDER] < 8
+        (largest,) = moving_averages.largest_updates(name, betas, seed=seed)
+        for case in moving_averages.HOSTILE:
+            assert largest[case] < 3 * reference[case], (seed, case)
 
 
 @pytest.mark.parametrize("name", ["bfloat16 to nearest", "FlashOptim, our few lines of it"])

@@ -29,6 +29,7 @@ typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
 typedef int32_t IntVector __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfWordVector __attribute__((vector_size(kVectorBytes / 2)));
+typedef int8_t SignedByteVector __attribute__((vector_size(kVectorBytes / 4)));
 typedef uint8_t ByteVector __attribute__((vector_size(kVectorBytes / 4)));
 typedef float HalfFloatVector __attribute__((vector_size(kVectorBytes / 2)));
 
@@ -79,30 +80,100 @@ EXTRAP_HD WordVector widen_bytes(ByteVector bytes) {
 #endif
 }
 
-// Of words below 256.
-EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) {
+// Bytes as 16-bit numbers.
+EXTRAP_HD HalfWordVector sign_extend(ByteVector bytes) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<ByteVector>(_mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(words)));
+  return reinterpret_cast<HalfWordVector>(_mm256_cvtepi8_epi16(reinterpret_cast<__m128i>(bytes)));
 #elif defined(__AVX2__)
-  const __m256i wide = reinterpret_cast<__m256i>(words);
-  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-  ByteVector bytes;
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(&bytes), _mm_packus_epi16(halves, halves));
-  return bytes;
+  return reinterpret_cast<HalfWordVector>(_mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes))));
 #else
-  return __builtin_convertvector(words, ByteVector);
+  return __builtin_convertvector(__builtin_convertvector(bytes, SignedByteVector), HalfWordVector);
 #endif
 }
 
-EXTRAP_HD WordVector larger(WordVector a, WordVector b) { return a > b ? a : b; }
-
-EXTRAP_HD uint32_t largest_lane(WordVector words) {
+EXTRAP_HD HalfWordVector zero_extend(ByteVector bytes) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_max_epu32(reinterpret_cast<__m512i>(words));
+  return reinterpret_cast<HalfWordVector>(_mm256_cvtepu8_epi16(reinterpret_cast<__m128i>(bytes)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<HalfWordVector>(_mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes))));
 #else
-  uint32_t largest = words[0];
-  for (int i = 1; i < kFloats; ++i) largest = words[i] > largest ? words[i] : largest;
-  return largest;
+  return __builtin_convertvector(bytes, HalfWordVector);
+#endif
+}
+
+// A word for each 16 of kBlock elements. Where these are fewer than 64, lanes are left over.
+typedef uint32_t Words4 __attribute__((vector_size(16)));
+
+// The largest of each 16 of kBlock words.
+#if defined(__AVX512F__)
+EXTRAP_HD Words4 largest_of_each(const WordVector (&v)[4]) {
+  const auto wide = [&](int i) { return reinterpret_cast<__m512i>(v[i]); };
+  const auto max = [](__m512i a, __m512i b) { return _mm512_max_epu32(a, b); };
+  const __m512i low = max(_mm512_unpacklo_epi32(wide(0), wide(1)), _mm512_unpackhi_epi32(wide(0), wide(1)));
+  const __m512i high = max(_mm512_unpacklo_epi32(wide(2), wide(3)), _mm512_unpackhi_epi32(wide(2), wide(3)));
+  const __m512i all = max(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+  const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+  return reinterpret_cast<Words4>(_mm_max_epu32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+}
+#elif defined(__AVX2__)
+EXTRAP_HD Words4 largest_of_each(const WordVector (&v)[2]) {
+  const __m256i a = reinterpret_cast<__m256i>(v[0]), b = reinterpret_cast<__m256i>(v[1]);
+  const __m256i both = _mm256_max_epu32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+  const __m128i half = _mm_max_epu32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  return reinterpret_cast<Words4>(_mm_max_epu32(half, _mm_shuffle_epi32(half, 0xee)));
+}
+#else
+EXTRAP_HD Words4 largest_of_each(const WordVector (&v)[1]) {
+  uint32_t largest = v[0][0];
+  for (int i = 1; i < kFloats; ++i) largest = v[0][i] > largest ? v[0][i] : largest;
+  return Words4{} + largest;
+}
+#endif
+
+// Lane i of `words`, in all lanes.
+EXTRAP_HD WordVector broadcast(Words4 words, int i) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<WordVector>(
+      _mm512_permutexvar_epi32(_mm512_set1_epi32(i), _mm512_castsi128_si512(reinterpret_cast<__m128i>(words))));
+#else
+  return WordVector{} + words[i];
+#endif
+}
+
+EXTRAP_HD bool any_equal(Words4 words, uint32_t to) {
+#if defined(__SSE2__)
+  return _mm_movemask_epi8(reinterpret_cast<__m128i>(words == to)) != 0;
+#else
+  return words[0] == to || words[1] == to || words[2] == to || words[3] == to;
+#endif
+}
+
+// Of words below 256: those that are in use.
+EXTRAP_HD void store_lower_bytes(uint8_t* to, Words4 words) {
+#if defined(__AVX512F__)
+  const int bytes = _mm_cvtsi128_si32(_mm_cvtepi32_epi8(reinterpret_cast<__m128i>(words)));
+  memcpy(to, &bytes, sizeof bytes);
+#else
+  for (int i = 0; i < kBlock / 16; ++i) to[i] = static_cast<uint8_t>(words[i]);
+#endif
+}
+
+// The same for kBlock words.
+EXTRAP_HD void store_lower_bytes(uint8_t* to, const WordVector (&words)[4]) {
+#if defined(__AVX512F__)
+  const auto wide = [&](int i) { return reinterpret_cast<__m512i>(words[i]); };
+  const __m512i mixed =
+      _mm512_packus_epi16(_mm512_packus_epi32(wide(0), wide(1)), _mm512_packus_epi32(wide(2), wide(3)));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, mixed));
+#elif defined(__AVX2__)
+  const auto wide = [&](int i) { return reinterpret_cast<__m256i>(words[i]); };
+  const __m256i mixed =
+      _mm256_packus_epi16(_mm256_packus_epi32(wide(0), wide(1)), _mm256_packus_epi32(wide(2), wide(3)));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(mixed, order));
+#else
+  for (int i = 0; i < kBlock; ++i) to[i] = static_cast<uint8_t>(words[i / kFloats][i % kFloats]);
 #endif
 }
 

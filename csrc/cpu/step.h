@@ -18,34 +18,46 @@ struct TensorStep {
   RandomKey noise, rounding;
 };
 
-// The random numbers of a run of elements.
+// What is beside a run of elements: their random numbers, and those of buffers in blocks until these are stored.
 template <class Rule, class Types, bool kNoise>
-struct RandomRun {
+struct Run {
+  using Tile = Block<Rule, Types>;
+  static constexpr bool kHasBlocks = Tile::kHasBlocks;
   alignas(64) float noise[kRun];
   alignas(64) uint32_t rounding[kRun + kFloats];
+  alignas(64) float kept[kHasBlocks ? Tile::kBuffers : 1][kHasBlocks ? kRun : 1];
 
   EXTRAP_HD void fill(const TensorStep<Rule, Types>& s, int64_t begin, int64_t count) {
     if constexpr (kNoise) fill_noise(s.config.noise, s.noise, s.tensor, begin, count, noise);
-    if constexpr (Block<Rule, Types>::kRounds)
+    if constexpr (Tile::kRounds)
       if (!s.constants.extrapolates) fill_rounding(s.rounding, s.tensor, begin, count, rounding);
+  }
+
+  // Where store_buffer() leaves what it cannot store yet.
+  EXTRAP_HD float* kept_from(int buffer, int64_t at) {
+    if constexpr (kHasBlocks) return kept[buffer] + at;
+    return nullptr;
+  }
+
+  EXTRAP_HD void store_codes(const TensorStep<Rule, Types>& s, const Tile& first, int64_t count) const {
+    if constexpr (kHasBlocks)
+      if (!s.constants.extrapolates)
+        for (int k = 0; k < Tile::kBuffers; ++k) first.store_codes(k, kept[k], rounding, count);
   }
 };
 
 // The block lies `at` in the run.
 template <class Rule, class Types, bool kNoise>
 EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const Block<Rule, Types>& b, bool streaming,
-                          const RandomRun<Rule, Types, kNoise>& random, int64_t at) {
+                          Run<Rule, Types, kNoise>& run, int64_t at) {
   using A = typename Types::A;
   using V = typename VectorOf<A>::type;
   constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
-  constexpr bool kHasBlocks = Block<Rule, Types>::kHasBlocks;
-  // Copies, which no store to the tensors can change.
-  const StepConstants<A> c = s.constants;
-  const Rule rule = s.rule;
+  const StepConstants<A>& c = s.constants;
+  const Rule& rule = s.rule;
   const A inner_lr = static_cast<A>(s.tensor.inner_lr);
   const bool recovers = inner_lr != 0;
   alignas(64) A amplitude[kNoise ? kBlock : 1];
-  alignas(64) float kept[kHasBlocks ? b.kBuffers : 1][kHasBlocks ? kBlock : 1];
   if constexpr (kNoise)
     if (s.tensor.rms) fill_amplitude(s.tensor, c.noise_std, begin, amplitude);
   EXTRAP_UNROLL
@@ -62,32 +74,29 @@ EXTRAP_HD void step_block(const TensorStep<Rule, Types>& s, int64_t begin, const
       y = extragradient_step(rule, c, g, l, x, buffers);
       x = b.kept_base(x, nullptr);
     } else {
-      y = corrected_step(rule, c, g, l, x, buffers, [&](V v) { return b.kept_base(v, random.rounding + at + i); });
-      for (int k = 0; k < b.kBuffers; ++k)
-        b.store_buffer(k, i, buffers[k], random.rounding + at, kept[kHasBlocks ? k : 0]);
+      y = corrected_step(rule, c, g, l, x, buffers, [&](V v) { return b.kept_base(v, run.rounding + at + i); });
+      for (int k = 0; k < b.kBuffers; ++k) b.store_buffer(k, i, buffers[k], run.rounding + at, run.kept_from(k, at));
     }
     b.store_base(i, x);
     if constexpr (kNoise) {
       V n, scale = V{} + c.noise_std;
-      load_noise(random.noise + at + i, n);
+      load_noise(run.noise + at + i, n);
       if (c.gradient_noise) scale = gradient_amplitude(c, l);
       if (s.tensor.rms) scale = load<V>(amplitude + i);
       y = y + n * scale;
     }
     store(b.y + i, y, streaming);
   }
-  if constexpr (kHasBlocks)
-    if (!c.extrapolates)
-      for (int k = 0; k < b.kBuffers; ++k) b.store_codes(k, kept[k], random.rounding + at);
 }
 
 // Fewer elements than a block.
 template <class Rule, class Types, bool kNoise>
 __attribute__((noinline)) void step_part(const TensorStep<Rule, Types>& s, int64_t begin, int64_t end) {
   PaddedBlock<Rule, Types> part({s.tensor, begin}, static_cast<size_t>(end - begin), s.constants.adopts);
-  RandomRun<Rule, Types, kNoise> random;
-  random.fill(s, begin, kBlock);
-  step_block(s, begin, part.block, false, random, 0);
+  Run<Rule, Types, kNoise> run;
+  run.fill(s, begin, kBlock);
+  step_block(s, begin, part.block, false, run, 0);
+  run.store_codes(s, part.block, kBlock);
   part.store();
 }
 
@@ -99,16 +108,18 @@ EXTRAP_HD void step_chunk(const TensorStep<Rule, Types>& s, const Chunk& chunk, 
   const int64_t end = shifted_end < numel ? shifted_end : numel;
   int64_t i = chunk.begin + shift;
   if (chunk.begin == 0 && shift > 0) step_part<Rule, Types, kNoise>(s, 0, shift < end ? shift : end);
-  RandomRun<Rule, Types, kNoise> random;
+  Run<Rule, Types, kNoise> run;
   for (int64_t left = (end - i) / kBlock * kBlock; left > 0;) {
     const int64_t count = left < kRun ? left : kRun;
-    random.fill(s, i, count);
+    run.fill(s, i, count);
+    const Block<Rule, Types> first(s.tensor, i);
     for (int64_t at = 0; at < count; at += kBlock, i += kBlock) {
       const Block<Rule, Types> block(s.tensor, i);
       // Not past the end: small tensors would fetch what nobody needs.
       if (i + kPrefetchElements < numel) prefetch(block, s.constants.adopts);
-      step_block(s, i, block, streaming, random, at);
+      step_block(s, i, block, streaming, run, at);
     }
+    run.store_codes(s, first, count);
     left -= count;
   }
   if (streaming) finish_streaming();

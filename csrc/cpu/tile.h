@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "core/layout.h"
+#include "core/rule.h"
 #include "core/step.h"
 #include "core/table.h"
 #include "cpu/blocks.h"
@@ -129,7 +130,7 @@ struct Block {
   }
 
   // random: 32 bits for each element of the block, where buffers are rounded by them. kept: where to leave what is
-  // stored by store_codes() once all elements of the block are known.
+  // stored by store_codes() once all elements of a block are known.
   template <class V>
   EXTRAP_HD void store_buffer(int k, int i, V v, const uint32_t* random, float* kept) const {
     if constexpr (kHasBlocks) {
@@ -144,12 +145,13 @@ struct Block {
     }
   }
 
-  EXTRAP_HD void store_codes(int k, const float* kept, const uint32_t* random) const {
+  // Of `count` elements from here on.
+  EXTRAP_HD void store_codes(int k, const float* kept, const uint32_t* random, int64_t count) const {
     uint8_t* codes = static_cast<uint8_t*>(buffers[k]);
     if (Signs::is_signed(k))
-      extrap::store_codes<kSigned>(kept, random, codes, exponents[k]);
+      extrap::store_codes<kSigned>(kept, random, count, codes, exponents[k]);
     else
-      extrap::store_codes<kUnsigned>(kept, random, codes, exponents[k]);
+      extrap::store_codes<kUnsigned>(kept, random, count, codes, exponents[k]);
   }
 
   // Whether the parameter holds x itself, which is then stored as y.

@@ -3,8 +3,8 @@
 A block is 16 numbers that follow each other in memory. Its exponent ``E`` is that of its largest magnitude, rounded, as
 float32 has it, and 12 at least. Magnitudes from ``2**(E - 6 - 127)`` on have an exponent of their own in their code,
 smaller ones are fixed-point. Signed buffers have a sign and 4 bits of mantissa. Unsigned buffers store their square
-root with 5 bits of mantissa, and what is not zero does not become zero. A block with a number that is infinite or not a
-number reads as NaN: its exponent is 255, its codes are 0.
+root with 5 bits of mantissa; a root that is not zero has two steps at least. A block with a number that is infinite or
+not a number reads as NaN: its exponent is 255, its codes are 0.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from extrap_kernels.state.format import Format
 BLOCK = 16
 # The least exponent of a block, whose smallest step is still a normal number; and that of a block that is NaN.
 SMALLEST, POISONED = 12, 255
+# The least code of a root that is not zero. In a signed block with the same exponent, the least number is as large: a
+# first moment that is rounded up to it is not divided by less.
+LEAST_ROOT = 2
 _EXPONENTS = 6  # below that of the block that numbers may have
 _MANTISSA = 23  # bits of float32
 
@@ -121,7 +124,7 @@ class BlockFormat(Format):
         if self.signed:
             code = code | (pattern >> 31 << 7)
         else:
-            code = torch.maximum(code, (magnitude != 0).to(torch.int64))
+            code = torch.maximum(code, LEAST_ROOT * (magnitude != 0).to(torch.int64))
         return torch.where(e == POISONED, 0, code).to(torch.uint8), e.to(torch.uint8)
 
     def decode(self, stored: Tensor, arithmetic: torch.dtype, beside: Optional[Tensor] = None) -> Tensor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from extrap_kernels.state.blocks import BLOCK, POISONED, SMALLEST
+from extrap_kernels.state.blocks import BLOCK, LEAST_ROOT, POISONED, SMALLEST
 from extrap_kernels.triton_kernels.kernels.formats import load_as_is, square_root, store_as_is
 from extrap_kernels.triton_kernels.kernels.table import VECTOR
 
 NUMBERS, LEAST, NAN = tl.constexpr(BLOCK), tl.constexpr(SMALLEST), tl.constexpr(POISONED)
+ROOT = tl.constexpr(LEAST_ROOT)
 # Below that of the block, that numbers may have.
 EXPONENTS = tl.constexpr(6)
 
@@ -64,8 +65,7 @@ def encoded(value, bits, SIGN: tl.constexpr, BLOCK: tl.constexpr):
     if SIGN:
         code |= (pattern >> 24) & 0x80
     else:
-        # What is not zero does not become zero.
-        code = tl.maximum(code, tl.minimum(magnitude, 1))
+        code = tl.maximum(code, tl.minimum(magnitude, ROOT))
     code &= for_each(tl.where(exponents == NAN, 0, 0xFF).to(tl.uint32), BLOCK)
     return code.to(tl.uint8), exponents.to(tl.uint8)
 

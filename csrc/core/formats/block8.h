@@ -1,6 +1,8 @@
 // 8 bits a number, and an exponent that 16 of them share. Twin, with the definition: extrap_kernels/state/blocks.py.
 #pragma once
 
+#include <type_traits>
+
 #include "core/format.h"
 
 namespace extrap {
@@ -12,6 +14,7 @@ struct Block8 {
 
 constexpr int kBlockNumbers = 16;
 constexpr uint32_t kSmallestExponent = 12, kPoisonedExponent = 255;
+constexpr uint32_t kLeastRoot = 2;  // code of a root that is not zero
 
 inline namespace EXTRAP_ISA {
 
@@ -52,10 +55,14 @@ struct BlockFactor {
 template <class V>
 EXTRAP_HD V smaller(V a, V b) {
 #if defined(__CUDA_ARCH__)
-  return ::fminf(a, b);
-#else
-  return select(a < b, a, b);
+  if constexpr (std::is_same_v<V, float>) return ::fminf(a, b);
 #endif
+  return a < b ? a : b;
+}
+
+template <class V>
+EXTRAP_HD V larger(V a, V b) {
+  return a > b ? a : b;
 }
 
 // kSign: whether the buffer takes any sign; if not, the roots of its numbers are stored.
@@ -85,31 +92,34 @@ struct BlockCodec {
   static constexpr uint32_t kAdded = 1u << (kCut - kBits - 1);
   template <class Word>
   static EXTRAP_HD Word random_added(Word random) {
-    return ((random >> kFirstBit) & ((1u << kBits) - 1)) << (kCut - kBits);
+    constexpr int kPlace = kCut - kBits;
+    constexpr uint32_t kMask = ((1u << kBits) - 1) << kPlace;
+    if constexpr (kPlace > kFirstBit)
+      return (random << (kPlace - kFirstBit)) & kMask;
+    else
+      return (random >> (kFirstBit - kPlace)) & kMask;
   }
   template <class Word>
   static EXTRAP_HD Word added(Word random) {
-    return random_added(random) + kAdded;
+    return random_added(random) | kAdded;
   }
 
   // largest: of magnitude + added in the block. So one that is rounded up to a power of two takes its block along.
-  static EXTRAP_HD uint32_t exponent(uint32_t largest) {
-    const uint32_t e = largest >> 23;
-    return e < kSmallestExponent ? kSmallestExponent : e < kPoisonedExponent ? e : kPoisonedExponent;
+  template <class Word>
+  static EXTRAP_HD Word exponent(Word largest) {
+    return smaller(larger(largest >> 23, Word{} + kSmallestExponent), Word{} + kPoisonedExponent);
   }
 
+  // one: see BlockScale. added_bits: see added(). Codes of a poisoned block are to be masked.
   template <class V>
-  static EXTRAP_HD typename Ops<V>::Word encode(V kept, const BlockScale& block, typename Ops<V>::Word random) {
+  static EXTRAP_HD typename Ops<V>::Word encode(V kept, V one, typename Ops<V>::Word added_bits) {
     using Word = typename Ops<V>::Word;
     const Word pattern = magnitude(kept);
-    const Word fixed_point = Ops<V>::bits(Ops<V>::from_bits(pattern) + block.one) - (1u << 23);
+    const Word fixed_point = Ops<V>::bits(Ops<V>::from_bits(pattern) + one), floating = pattern + (1u << 23);
     // Fixed-point is the larger one below `one`, where it counts, and nowhere else.
-    Word code = (select(fixed_point > pattern, fixed_point, pattern) + added(random) - block.origin) >> kCut;
-    if constexpr (kSign)
-      code = code | ((Ops<V>::bits(kept) >> 24) & 0x80u);
-    else
-      code = code == 0u ? (pattern == 0u ? Word{} : Word{} + 1u) : code;
-    return code & (block.poison ? 0u : 0xffu);
+    const Word code = (larger(fixed_point, floating) + added_bits - Ops<V>::bits(one)) >> kCut;
+    if constexpr (kSign) return code | ((Ops<V>::bits(kept) >> 24) & 0x80u);
+    return larger(code, smaller(pattern, Word{} + kLeastRoot));
   }
 
   // The same as the upper byte of a word, for a processor that multiplies numbers below float32's smallest exponent as
@@ -120,7 +130,8 @@ struct BlockCodec {
     uint32_t code = Ops<float>::bits(scaled) + random_added(random) + kAdded;
     if constexpr (kSign) return (code & 0x80000000u) | ((code << (24 - kCut)) & 0x7fffffffu);
     // No root of a float32 but zero has bits below those of the least code.
-    const uint32_t pattern = Ops<float>::bits(kept), least = pattern < (1u << kCut) ? pattern : 1u << kCut;
+    constexpr uint32_t kLeast = kLeastRoot << kCut;
+    const uint32_t pattern = Ops<float>::bits(kept), least = pattern < kLeast ? pattern : kLeast;
     code = code > least ? code : least;
     return code << (24 - kCut);
   }
@@ -134,6 +145,15 @@ struct BlockCodec {
     }
     const float root = Ops<float>::from_bits(code >> (24 - kCut)) * BlockFactor::kRange * block.factor;
     return root * root;
+  }
+
+  // For lanes that a processor converts from binary16: in its bits, a code is its number but for a power of two,
+  // fixed-point ones as subnormals. code: sign-extended if kSign.
+  template <class V>
+  static EXTRAP_HD V decode_half(typename Ops<V>::Half code, const BlockFactor& block) {
+    const typename Ops<V>::Half bits = kSign ? (code << (10 - kMantissa)) & 0x9fc0 : code << (10 - kMantissa);
+    const V number = Ops<V>::from_float16(bits) * 0x1p14f * block.factor;
+    return kSign ? number : number * number;
   }
 
   template <class V>
