@@ -101,6 +101,21 @@ EXTRAP_HD HalfWordVector zero_extend(ByteVector bytes) {
 #endif
 }
 
+// Of words below 256.
+EXTRAP_HD ByteVector narrow_to_bytes(WordVector words) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<ByteVector>(_mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(words)));
+#elif defined(__AVX2__)
+  const __m256i wide = reinterpret_cast<__m256i>(words);
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  ByteVector bytes;
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(&bytes), _mm_packus_epi16(halves, halves));
+  return bytes;
+#else
+  return __builtin_convertvector(words, ByteVector);
+#endif
+}
+
 // A word for each 16 of kBlock elements. Where these are fewer than 64, lanes are left over.
 typedef uint32_t Words4 __attribute__((vector_size(16)));
 
