@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from reproduction.methods import METHODS
 from reproduction.results import Results
-from reproduction.training import Trial, train
+from reproduction.training import TUNING, Trial, train
 from reproduction.workloads import WORKLOADS
 
 # Of the scaled learning rate.
@@ -47,9 +47,9 @@ class Settings:
         return self._trial(workload, method, batch_size, 1.0, 0, seed)
 
     def trials(self, workload: str, method: str, batch_size: int) -> list[Trial]:
-        """Return what the method is tuned by: seed 0, which is in no comparison."""
+        """Return what the method is tuned by."""
         return [
-            self._trial(workload, method, batch_size, factor, i, seed=0) for i, factor in enumerate(self.lr_factors)
+            self._trial(workload, method, batch_size, factor, i, TUNING) for i, factor in enumerate(self.lr_factors)
         ]
 
     def _trial(self, workload: str, method: str, batch_size: int, factor: float, turn: int, seed: int) -> Trial:

@@ -92,9 +92,18 @@ class Translator(Network):
 
     def scores(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :class:`Network`."""
+        return F.linear(self._hidden(inputs, targets), self.target.weight)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See :class:`Network`; half of the time goes to the scores, and a quarter of those would be of padding."""
+        words = targets != PADDING
+        scores = F.linear(self._hidden(inputs, targets)[words], self.target.weight)
+        return F.cross_entropy(scores, targets[words], reduction="sum")
+
+    def _hidden(self, inputs: Tensor, targets: Tensor) -> Tensor:
         before = F.pad(targets, (1, 0), value=PADDING)[:, :-1]
         padding = torch.zeros(inputs.shape).masked_fill(inputs == PADDING, -torch.inf)
-        hidden = self.transformer(
+        hidden: Tensor = self.transformer(
             self.source(inputs) + self.places,
             self.target(before) + self.places,
             tgt_mask=self.mask,
@@ -102,4 +111,4 @@ class Translator(Network):
             memory_key_padding_mask=padding,
             tgt_is_causal=True,
         )
-        return F.linear(hidden, self.target.weight)
+        return hidden

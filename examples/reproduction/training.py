@@ -18,6 +18,7 @@ from reproduction.models import Network
 from reproduction.splits import Split
 from reproduction.workloads import WORKLOADS, data
 
+TUNING = 0  # the seed of tuning, which is in no comparison
 _WARMUP = 0.1  # share of the steps
 _POINTS = 8  # of a learning curve
 _TOGETHER = 64  # examples in one forward pass: what fits the caches
@@ -51,7 +52,8 @@ class Outcome:
         accuracy: of classes or words of the test split, in percent.
         curve: steps taken and validation loss of ``x``.
         steps_to_target: steps of the first point of the curve with the target loss; None if there is none.
-        sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples.
+        sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples;
+            None in tuning.
         distance: Euclidean distance from ``x`` to the last ``y`` of the first worker, over the norm of ``x``; the mean
             over the points of the curve but the last, where the learning rate is 0.
         seconds: of the whole training.
@@ -157,24 +159,24 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
             continue
         ahead = torch.cat([param.detach().flatten() for param in model.parameters()])
         with optimizer.base_parameters():
-            curve.append((step, _finite(evaluate(model, dataset.validation)[0])))
+            curve.append((step, _finite(mean_loss(model, dataset.validation))))
             base = torch.cat([param.detach().flatten() for param in model.parameters()])
         distances.append(float((ahead - base).norm() / base.norm()))
         if curve[-1][1] is None:
             break
     optimizer.eval()
     diverged = curve[-1][1] is None
-    test_loss, accuracy = (None, None) if diverged else evaluate(model, dataset.test)
+    measured = splits.take(dataset.train, slice(_MEASURED))
     reached = [at for at, loss in curve if loss is not None and loss <= workload.target]
     return asdict(
         Outcome(
             validation_loss=curve[-1][1],
-            test_loss=test_loss,
-            accuracy=accuracy,
+            test_loss=None if diverged else mean_loss(model, dataset.test),
+            accuracy=None if diverged else accuracy(model, dataset.test),
             curve=curve,
             steps=steps,
             steps_to_target=min(reached, default=None),
-            sharpness=None if diverged else _finite(sharpness(model, splits.take(dataset.train, slice(_MEASURED)))),
+            sharpness=None if diverged or trial.seed == TUNING else _finite(sharpness(model, measured)),
             distance=None if diverged else _finite(sum(distances[:-1]) / max(1, len(distances) - 1)),
             seconds=round(time.perf_counter() - start, 2),
         )
@@ -182,13 +184,17 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate(model: Network, split: Split) -> tuple[float, float]:
-    """Return the mean loss, and the percentage of classes, or of words, that are the likeliest ones."""
-    loss = hits = 0.0
-    for part in splits.parts(split, _TOGETHER):
-        loss, hits = loss + float(model.loss(*part)), hits + float(model.hits(*part))
-    count = model.count(*split)
-    return loss / count, 100 * hits / count
+def mean_loss(model: Network, split: Split) -> float:
+    """Return the mean loss of all predictions."""
+    loss = sum(float(model.loss(*part)) for part in splits.parts(split, _TOGETHER))
+    return loss / model.count(*split)
+
+
+@torch.no_grad()
+def accuracy(model: Network, split: Split) -> float:
+    """Return the percentage of classes, or of words, that are the likeliest ones."""
+    hits = sum(model.hits(*part) for part in splits.parts(split, _TOGETHER))
+    return 100 * hits / model.count(*split)
 
 
 def _finite(number: float) -> Optional[float]:

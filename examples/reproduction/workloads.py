@@ -119,7 +119,7 @@ def _transformer(load: Any) -> Workload:
         epochs=5,
         batch_sizes=(64, 1024),
         worker_batch=64,
-        lr=1e-3,
+        lr=4e-3,
         scaling=0.5,
         max_grad_norm=1.0,
         target=5.0,
