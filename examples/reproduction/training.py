@@ -32,6 +32,8 @@ class Trial:
     Attributes:
         value: of the option that the method tunes; None where it has none.
         epochs: None means those of the workload.
+        workers: how many have a gradient of their own; None means as many as the workload gives the batch.
+        blocks: of the network; None means those that it has without being asked.
     """
 
     workload: str
@@ -41,6 +43,8 @@ class Trial:
     value: Optional[float]
     seed: int
     epochs: Optional[float] = None
+    workers: Optional[int] = None
+    blocks: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Outcome:
     Attributes:
         validation_loss, test_loss: mean cross-entropies of ``x`` at the end.
         accuracy: of classes or words of the test split, in percent.
-        curve: steps taken and validation loss of ``x``.
+        curve: steps taken and validation loss of ``x``, of the first worker where each has one.
         steps_to_target: steps of the first point of the curve with the target loss; None if there is none.
         sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples;
             None in tuning.
@@ -77,11 +81,14 @@ class Workers:
         trial: whose method and numbers are used.
         model: where all of them start.
         count: how many.
+
+    Attributes:
+        alone: whether each steps along its own gradient, and has an ``x`` of its own.
     """
 
     def __init__(self, trial: Trial, model: Network, count: int) -> None:
         workload = WORKLOADS[trial.workload]
-        self.method, self.lr = METHODS[trial.method], trial.lr
+        self.method, self.lr, self.alone = METHODS[trial.method], trial.lr, False
         self.models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
         self.optimizers: list[Any] = []
         for rank, each in enumerate(self.models):
@@ -110,14 +117,30 @@ class Workers:
         for optimizer in self.optimizers:
             optimizer.step()
 
+    def part(self) -> None:
+        """Let each worker step alone from now on, without extrapolation."""
+        self.alone = True
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["extrapolation"] = None
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Replace every worker's ``x`` by the mean."""
+        for params in zip(*(model.parameters() for model in self.models)):
+            pairs = list(zip(params, self.optimizers))
+            mean = torch.stack([optimizer.base_of(param) for param, optimizer in pairs]).mean(dim=0)
+            for param, optimizer in pairs:
+                optimizer.set_base(param, mean)
+
     def _take_gradients(self, shares: list[Split]) -> None:
-        """Leave the mean of all workers' gradients in each, and beside it the worker's own one."""
+        """Leave the mean of all workers' gradients in each, and beside it the worker's own one; or that one alone."""
         for model, share in zip(self.models, shares):
             model.zero_grad()
             count = model.count(*share)
             for part in splits.parts(share, _TOGETHER):
                 (model.loss(*part) / count).backward()
-        if len(self.models) == 1:
+        if len(self.models) == 1 or self.alone:
             return
         for params in zip(*(model.parameters() for model in self.models)):
             mean = torch.stack([param.grad for param in params]).mean(dim=0)
@@ -145,8 +168,9 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
     workload, method = WORKLOADS[trial.workload], METHODS[trial.method]
     dataset, sizes = data(trial.workload, folder)
     torch.manual_seed(trial.seed)
-    count = max(1, trial.batch_size // workload.worker_batch) if method.own_gradients else 1
-    workers = Workers(trial, workload.network(*sizes), count)
+    count = trial.workers or max(1, trial.batch_size // workload.worker_batch)
+    network = workload.network(*sizes, **({} if trial.blocks is None else {"blocks": trial.blocks}))
+    workers = Workers(trial, network, count if method.own_gradients else 1)
     model, optimizer = workers.models[0], workers.optimizers[0]
     epochs = workload.epochs if trial.epochs is None else trial.epochs
     steps = max(1, round(epochs * splits.size(dataset.train) / trial.batch_size))
@@ -154,7 +178,12 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
     curve: list[tuple[int, Optional[float]]] = []
     distances = []
     for step, batch in enumerate(splits.batches(dataset.train, trial.batch_size, steps, trial.seed), 1):
+        after = step - steps // 2
+        if method.period and after == 1:
+            workers.part()
         workers.step(batch, lr_factor(step - 1, steps))
+        if method.period and after > 0 and (after % method.period == 0 or step == steps):
+            workers.average()
         if step not in ends:
             continue
         ahead = torch.cat([param.detach().flatten() for param in model.parameters()])

@@ -25,13 +25,14 @@ class Workload:
         network: makes it.
         rule: name of the rule, of :data:`reproduction.methods.RULES`.
         epochs: how often each example is seen, at every batch size.
-        batch_sizes: the smallest, and those that it is compared with.
+        batch_sizes: the smallest, and those that it is compared with; few methods are tried at the smallest.
         worker_batch: share of a worker, where each has a gradient of its own.
         lr: learning rate of the smallest batch.
         scaling: power of the batch size by which the learning rate grows: 1 (Goyal et al. 2017), or 1/2 for Adam.
         max_grad_norm: bound of the gradient's norm; None: no bound.
         target: validation loss, the steps to which are counted.
         classes: how many there are to choose from.
+        swept: whether :mod:`reproduction.sweeps` varies its numbers.
     """
 
     load: Callable[[Path], tuple[Dataset, tuple[Any, ...]]]
@@ -45,6 +46,7 @@ class Workload:
     max_grad_norm: float | None
     target: float
     classes: int
+    swept: bool = False
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the learning rate that the usual rule gives a batch."""
@@ -92,6 +94,7 @@ def _resnet(load: Any) -> Workload:
         max_grad_norm=None,
         target=1.2,
         classes=10,
+        swept=True,
     )
 
 
