@@ -190,7 +190,7 @@ def test_workers_step_alone_after_half_of_the_steps(method, monkeypatch):
     x, velocity = np.zeros((2, 3)), np.zeros((2, 3))
     for step in range(6):
         if step == 2:
-            workers.part()
+            workers.separate()
         points = np.stack([model.at.detach().numpy().copy() for model in workers.models])
         if step > 2:
             np.testing.assert_allclose(points, x, atol=1e-12)
@@ -211,9 +211,9 @@ def test_averages_come_every_period_and_at_the_end(monkeypatch):
     steps = []
 
     class Recorded(training.Workers):
-        def part(self):
-            steps.append("part")
-            super().part()
+        def separate(self):
+            steps.append("separate")
+            super().separate()
 
         def step(self, *args):
             steps.append("step")
@@ -229,7 +229,7 @@ def test_averages_come_every_period_and_at_the_end(monkeypatch):
     monkeypatch.setattr(training, "Workers", Recorded)
     training.train(Trial("mean", "post-local", 4, 0.01, None, 0, epochs=1.3, workers=2), Path())
     half = ["step"] * 6  # of 13
-    assert steps == [*half, "part", *["step"] * 4, "average", *["step"] * 3, "average"]
+    assert steps == [*half, "separate", *["step"] * 4, "average", *["step"] * 3, "average"]
 
 
 def test_translator_scores_no_padding():

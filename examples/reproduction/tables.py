@@ -24,7 +24,7 @@ _LEGEND = (
     "seed, and its 95% interval by Student's t. **steps to target**: the median, if all seeds got there. "
     "**largest stable lr**: of those tried in tuning, the largest that ended better than equal odds for all "
     "classes. **sharpness**: after eight power iterations, so the largest eigenvalue may be larger. **distance**: "
-    "from `x` to `y`, over the norm of `x`."
+    "from `x` to `y`, over the norm of `x`. Curves of post-local steps are those of the first worker."
 )
 _SWEEPS = (
     "## {workload}: one number varies\n\n"

@@ -117,7 +117,7 @@ class Workers:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def part(self) -> None:
+    def separate(self) -> None:
         """Let each worker step alone from now on, without extrapolation."""
         self.alone = True
         for optimizer in self.optimizers:
@@ -180,7 +180,7 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
     for step, batch in enumerate(splits.batches(dataset.train, trial.batch_size, steps, trial.seed), 1):
         after = step - steps // 2
         if method.period and after == 1:
-            workers.part()
+            workers.separate()
         workers.step(batch, lr_factor(step - 1, steps))
         if method.period and after > 0 and (after % method.period == 0 or step == steps):
             workers.average()
