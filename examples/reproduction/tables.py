@@ -90,7 +90,7 @@ def write(settings: Settings, results: Results, folder: Path) -> None:
                 parts += [f"![Validation loss of the tuned methods against steps]({name})"]
     for workload in sweeps.workloads(settings):
         points = {sweep: points_of(settings, results, workload, sweep) for sweep in settings.sweeps}
-        found_points = {sweep: of_sweep for sweep, of_sweep in points.items() if of_sweep}
+        found_points = {sweep: of_sweep for sweep, of_sweep in points.items() if len(of_sweep) > 1}
         if found_points:
             name = f"{workload}_sweeps.png"
             _plot_sweeps(found_points, folder / name)
