@@ -265,7 +265,7 @@ def test_every_method_has_as_many_trials():
     assert all(trial.seed == 0 for found in trials.values() for trial in found)
     assert "past gradient, own" not in comparison.compared_methods(settings, "resnet-fashion", 128)
     assert comparison.compared_methods(settings, "resnet-fashion", 2048) == list(METHODS)
-    assert comparison.compared_methods(settings, "resnet-fashion", 128) == list(settings.small_batch_methods)
+    assert comparison.compared_methods(settings, "resnet-fashion", 256) == list(settings.small_batch_methods)
     assert set(settings.small_batch_methods) < set(METHODS)
 
 
@@ -361,11 +361,11 @@ def test_quick_run(tmp_path):
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / "out/resnet-fashion.jsonl").read_text().splitlines()
         seconds.append([json.loads(line)["outcome"]["seconds"] for line in lines])
-    assert len(seconds[0]) == 25 + 8 and seconds[0] == seconds[1]  # nothing is trained again
+    assert len(seconds[0]) == 30 + 8 and seconds[0] == seconds[1]  # nothing is trained again
     page = (tmp_path / "out/tables.md").read_text()
-    for batch_size in (128, 2048):
+    for batch_size in (128, 256, 2048):
         assert f"## resnet-fashion, batch {batch_size}" in page
         assert (tmp_path / f"out/resnet-fashion_{batch_size}.png").read_bytes().startswith(b"\x89PNG")
-    assert page.count("| plain |") == 4 + 1 and page.count("| SAM (2 gradients) |") == 4
-    assert page.count("| past gradient, own |") == 2 + 1
+    assert page.count("| plain |") == 6 + 1 and page.count("| SAM (2 gradients) |") == 2
+    assert page.count("| past gradient, own |") == 4 + 1
     assert "### workers" in page

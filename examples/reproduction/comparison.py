@@ -25,7 +25,7 @@ class Settings:
     Attributes:
         workloads: names of workloads.
         methods: names of methods.
-        small_batch_methods: those of them that are compared at the smallest batch of a workload.
+        small_batch_methods: those of them that are compared at all batches of a workload but the largest.
         seeds: how many seeds; each gives all methods the same start and the same batches. Tuning has one of its own.
         lr_factors: learning rates that are tried, over the scaled one. A method's own option takes its values in turn,
             so that every method has as many trials.
@@ -35,7 +35,14 @@ class Settings:
 
     workloads: Sequence[str]
     methods: Sequence[str] = tuple(METHODS)
-    small_batch_methods: Sequence[str] = ("plain", "past gradient", "MSAM", "Gaussian noise", "layer-wise rates")
+    small_batch_methods: Sequence[str] = (
+        "plain",
+        "past gradient, own",
+        "past gradient",
+        "MSAM",
+        "Gaussian noise",
+        "layer-wise rates",
+    )
     seeds: int = 3
     lr_factors: Sequence[float] = LR_FACTORS
     epochs: Optional[float] = None
@@ -61,7 +68,7 @@ class Settings:
 def compared_methods(settings: Settings, workload: str, batch_size: int) -> list[str]:
     """Return the methods at a batch size that differ from each other: a single worker's own gradient is the average."""
     several = batch_size >= 2 * WORKLOADS[workload].worker_batch
-    small = batch_size == min(WORKLOADS[workload].batch_sizes)
+    small = batch_size < max(WORKLOADS[workload].batch_sizes)
     names = [name for name in settings.methods if not small or name in settings.small_batch_methods]
     return [name for name in names if several or not METHODS[name].own_gradients]
 

@@ -25,7 +25,7 @@ class Workload:
         network: makes it.
         rule: name of the rule, of :data:`reproduction.methods.RULES`.
         epochs: how often each example is seen, at every batch size.
-        batch_sizes: the smallest, and those that it is compared with; few methods are tried at the smallest.
+        batch_sizes: from the smallest to the largest, at which all methods are compared.
         worker_batch: share of a worker, where each has a gradient of its own.
         lr: learning rate of the smallest batch.
         scaling: power of the batch size by which the learning rate grows: 1 (Goyal et al. 2017), or 1/2 for Adam.
@@ -87,7 +87,7 @@ def _resnet(load: Any) -> Workload:
         ImageResNet,
         rule="sgd",
         epochs=12,
-        batch_sizes=(128, 2048),
+        batch_sizes=(128, 256, 2048),
         worker_batch=128,
         lr=0.1,
         scaling=1.0,
