@@ -330,6 +330,7 @@ def test_page_of_a_sweep(tmp_path):
         "| 32",
     ]
     assert page.count("| 2.250 ± 0.125 | 1.250 ± 0.125 | -1.000 [-1.000, -1.000] | 1.750 ± 0.125 | -0.500 [") == 4
+    assert "Not tuned yet: plain; past gradient, own; past gradient; past update;" in page
     assert (tmp_path / "resnet-fashion_sweeps.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -368,4 +369,5 @@ def test_quick_run(tmp_path):
         assert (tmp_path / f"out/resnet-fashion_{batch_size}.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("| plain |") == 6 + 1 and page.count("| SAM (2 gradients) |") == 2
     assert page.count("| past gradient, own |") == 4 + 1
+    assert "Not tuned yet" not in page
     assert "### workers" in page

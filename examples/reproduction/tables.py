@@ -30,7 +30,7 @@ _SWEEPS = (
     "## {workload}: one number varies\n\n"
     "Test losses at the learning rate of the usual rule, with the first value of each method's option. All but what "
     "varies is as in the tables of batch {batch_size}. The number of workers is of no concern to plain SGD and to the "
-    "averaged past gradient. Each residual block halves the resolution and doubles the channels."
+    "averaged past gradient."
 )
 _HEADS = (
     "method",
@@ -149,10 +149,13 @@ def _heading(settings: Settings, results: Results, workload: str, batch_size: in
     trials = {*tuning, *(trial for rows in found.values() for row in rows for trial in row.trials)}
     outcomes = [results[trial] for trial in trials if trial in results]
     hours = sum(outcome["seconds"] for outcome in outcomes) / 3600
+    done = {row.method for row in found["tuned"]}
+    missing = [name for name in compared_methods(settings, workload, batch_size) if name not in done]
     return (
         f"## {workload}, batch {batch_size}\n\n"
         f"{outcomes[0]['steps']} steps; target: validation loss {WORKLOADS[workload].target}. "
         f"{hours:.1f} hours on one thread, tuning included."
+        + (f" Not tuned yet: {'; '.join(missing)}." if missing else "")
     )
 
 
