@@ -1,9 +1,9 @@
 """``examples/reproduction``: what it reads, how its workers step, what it keeps, and what its tables say."""
 
+import dataclasses
 import gzip
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,36 +12,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from small_images import write_fashion
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from reproduction import __main__ as command
-from reproduction import comparison, curvature, images, splits, tables, texts, training, workloads
+from reproduction import comparison, curvature, images, splits, sweeps, tables, texts, training, workloads
 from reproduction.methods import METHODS
-from reproduction.models import Network
+from reproduction.models import ImageResNet, Network, Translator
 from reproduction.results import Results
 from reproduction.training import Trial
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRIAL = Trial("resnet-fashion", "plain", 2048, 0.1, None, 1)
-
-
-def write_idx(path, values):
-    header = struct.pack(f">BBBB{values.ndim}i", 0, 0, 8, values.ndim, *values.shape)
-    with gzip.open(path, "wb") as file:
-        file.write(header + values.tobytes())
-
-
-def write_fashion(folder, train, test):
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name, count in (("train", train), ("t10k", test)):
-        labels = random.integers(0, 10, count, dtype=np.uint8)
-        # A class is a brightness: something to learn.
-        write_idx(
-            folder / f"{name}-images-idx3-ubyte.gz", np.full((count, 28, 28), 20, np.uint8) * labels[:, None, None]
-        )
-        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", labels)
 
 
 def test_fashion_mnist(tmp_path):
@@ -167,6 +150,9 @@ class Mean(Network):
     def loss(self, inputs, targets):
         return ((self.at - inputs) ** 2).sum() / 2
 
+    def scores(self, inputs, targets):
+        return torch.zeros(len(targets), 2)
+
 
 @pytest.mark.parametrize("method", ["past gradient, own", "past gradient"])
 def test_workers_take_gradients_at_their_own_points(method, monkeypatch):
@@ -193,6 +179,72 @@ def test_workers_take_gradients_at_their_own_points(method, monkeypatch):
             np.testing.assert_allclose(optimizer.base_of(model.at).detach().numpy(), x, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["post-local", "past gradient, own, then post-local"])
+def test_workers_step_alone_after_half_of_the_steps(method, monkeypatch):
+    """Two workers; every other step is an average. A worker of the middle takes its gradient at its old ``y``."""
+    monkeypatch.setitem(workloads.WORKLOADS, "mean", workloads._resnet(None))
+    value = 0.5 if METHODS[method].tuned else None
+    workers = training.Workers(Trial("mean", method, 4, 0.1, value, 0), Mean(), 2)
+    for optimizer in workers.optimizers:
+        optimizer.param_groups[0]["weight_decay"] = 0.0
+    x, velocity = np.zeros((2, 3)), np.zeros((2, 3))
+    for step in range(6):
+        if step == 2:
+            workers.separate()
+        points = np.stack([model.at.detach().numpy().copy() for model in workers.models])
+        if step > 2:
+            np.testing.assert_allclose(points, x, atol=1e-12)
+        inputs = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        workers.step((inputs, torch.zeros(4, dtype=torch.int64)), 1.0)
+        own = points - inputs.numpy().reshape(2, -1, 3).mean(axis=1)
+        velocity = 0.9 * velocity + (own if step >= 2 else own.mean(axis=0))
+        x = x - 0.1 * velocity
+        if step in (3, 5):
+            workers.average()
+            x[:] = x.mean(axis=0)
+        for model, optimizer, expected in zip(workers.models, workers.optimizers, x):
+            np.testing.assert_allclose(optimizer.base_of(model.at).detach().numpy(), expected, atol=1e-12)
+    assert abs(velocity[0] - velocity[1]).max() > 0.01  # those are not averaged
+
+
+def test_averages_come_every_period_and_at_the_end(monkeypatch):
+    steps = []
+
+    class Recorded(training.Workers):
+        def separate(self):
+            steps.append("separate")
+            super().separate()
+
+        def step(self, *args):
+            steps.append("step")
+            super().step(*args)
+
+        def average(self):
+            steps.append("average")
+            super().average()
+
+    data = splits.Dataset(*[(torch.randn(n, 3, dtype=torch.float64), torch.zeros(n).long()) for n in (40, 5, 5)])
+    workload = workloads._resnet(lambda folder: (data, ()))
+    monkeypatch.setitem(workloads.WORKLOADS, "mean", dataclasses.replace(workload, network=Mean))
+    monkeypatch.setattr(training, "Workers", Recorded)
+    training.train(Trial("mean", "post-local", 4, 0.01, None, 0, epochs=1.3, workers=2), Path())
+    half = ["step"] * 6  # of 13
+    assert steps == [*half, "separate", *["step"] * 4, "average", *["step"] * 3, "average"]
+
+
+def test_translator_scores_no_padding():
+    torch.manual_seed(0)
+    model = Translator((9, 11), 6)
+    rows = [[3, 4, 1, 2, 2, 2], [5, 6, 7, 8, 1, 2]]
+    inputs, targets = torch.tensor(rows), torch.tensor(rows[::-1])
+    scores = model.scores(inputs, targets)
+    expected = sum(
+        -scores[i, j].log_softmax(0)[t] for i, row in enumerate(rows[::-1]) for j, t in enumerate(row) if t != 2
+    )
+    torch.testing.assert_close(model.loss(inputs, targets), expected)
+    assert model.count(inputs, targets) == 8
+
+
 def test_results_are_kept_as_they_come(tmp_path):
     outcome = {"validation_loss": None, "curve": [[1, 2.5]], "seconds": 1.0}
     first = Results(tmp_path)
@@ -213,6 +265,8 @@ def test_every_method_has_as_many_trials():
     assert all(trial.seed == 0 for found in trials.values() for trial in found)
     assert "past gradient, own" not in comparison.compared_methods(settings, "resnet-fashion", 128)
     assert comparison.compared_methods(settings, "resnet-fashion", 2048) == list(METHODS)
+    assert comparison.compared_methods(settings, "resnet-fashion", 256) == list(settings.small_batch_methods)
+    assert set(settings.small_batch_methods) < set(METHODS)
 
 
 def test_the_best_trial_did_not_diverge(tmp_path):
@@ -230,6 +284,61 @@ def test_differences_are_paired():
     found = tables.difference(a, b)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert tables.difference([1.0, None], [1.0, 2.0]) is None
+
+
+@pytest.mark.parametrize("sweep", sweeps.SWEEPS)
+def test_a_sweep_varies_one_number(sweep):
+    settings, chosen = comparison.Settings(("resnet-fashion", "lstm-english")), sweeps.SWEEPS[sweep]
+    assert sweeps.workloads(settings) == ["resnet-fashion"]
+    differing = set()
+    for method in chosen.methods:
+        standard = settings.scaled("resnet-fashion", method, 2048, 1)
+        for value in chosen.values:
+            trial, *others = sweeps.of_seeds(settings, "resnet-fashion", sweep, value, method)
+            assert [other.seed for other in others] == [2, 3]
+            changed = {name: found for name, found in vars(trial).items() if found != getattr(standard, name)}
+            if value == (chosen.standard or 2048):
+                assert trial == standard  # of the tables: it is not trained again
+            elif chosen.varied == "batch_size":
+                assert changed == {"batch_size": value, "lr": pytest.approx(0.1 * value / 128)}
+            elif changed:
+                assert changed == {chosen.varied: value}
+                differing.add(method)
+    expected = {
+        "batch_size": set(),
+        "workers": {"past gradient, own"},
+        "blocks": set(chosen.methods),
+        "value": {"Gaussian noise"},
+    }
+    assert differing == expected[chosen.varied]
+
+
+def test_page_of_a_sweep(tmp_path):
+    settings = comparison.Settings(("resnet-fashion",), sweeps=("workers",))
+    results = Results(tmp_path)
+    for trial in sweeps.trials(settings, "resnet-fashion", "workers"):
+        if trial.workers != 4:
+            loss = {"plain": 2.0, "past gradient": 1.5, "past gradient, own": 1.0}[trial.method] + trial.seed / 8
+            outcome = training.Outcome(loss, loss, 50.0, [], 48, None, None, None, 1.0)
+            results.add(trial, dataclasses.asdict(outcome))
+    tables.write(settings, results, tmp_path)
+    page = (tmp_path / "tables.md").read_text()
+    assert [line.split(" | ")[0] for line in page.splitlines() if line[:3] in ("| 2", "| 8", "| 1", "| 3")] == [
+        "| 2",
+        "| 8",
+        "| 16",
+        "| 32",
+    ]
+    assert page.count("| 2.250 ± 0.125 | 1.250 ± 0.125 | -1.000 [-1.000, -1.000] | 1.750 ± 0.125 | -0.500 [") == 4
+    assert "Not tuned yet: plain; past gradient, own; past gradient; past update;" in page
+    assert (tmp_path / "resnet-fashion_sweeps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_depth_of_the_network():
+    for blocks in (1, 2, 4):
+        model = ImageResNet(1, blocks=blocks)
+        assert len(model.blocks) == blocks
+        assert model.scores(torch.zeros(2, 1, 14, 14), torch.zeros(2)).shape == (2, 10)
 
 
 def test_missing_data_names_the_remedy(tmp_path, capsys):
@@ -253,10 +362,12 @@ def test_quick_run(tmp_path):
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / "out/resnet-fashion.jsonl").read_text().splitlines()
         seconds.append([json.loads(line)["outcome"]["seconds"] for line in lines])
-    assert len(seconds[0]) == 25 and seconds[0] == seconds[1]  # nothing is trained again
+    assert len(seconds[0]) == 30 + 8 and seconds[0] == seconds[1]  # nothing is trained again
     page = (tmp_path / "out/tables.md").read_text()
-    for batch_size in (128, 2048):
+    for batch_size in (128, 256, 2048):
         assert f"## resnet-fashion, batch {batch_size}" in page
         assert (tmp_path / f"out/resnet-fashion_{batch_size}.png").read_bytes().startswith(b"\x89PNG")
-    assert page.count("| plain |") == 4 and page.count("| SAM (2 gradients) |") == 4
-    assert page.count("| past gradient, own |") == 2
+    assert page.count("| plain |") == 6 + 1 and page.count("| SAM (2 gradients) |") == 2
+    assert page.count("| past gradient, own |") == 4 + 1
+    assert "Not tuned yet" not in page
+    assert "### workers" in page

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from reproduction import comparison, debian, tables
+from reproduction import debian, schedule, tables
 from reproduction.comparison import Settings
 from reproduction.methods import METHODS
 from reproduction.results import Results
@@ -23,6 +23,8 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "extra
 # Everything runs, too briefly to learn anything.
 _QUICK: dict[str, Any] = {
     "methods": ("plain", "past gradient, own", "SAM"),
+    "small_batch_methods": ("plain", "past gradient, own"),
+    "sweeps": ("workers",),
     "seeds": 2,
     "lr_factors": (0.25,),
     "epochs": 0.25,
@@ -75,7 +77,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> None:
     if options.what == "run":
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            comparison.run(settings, options.data, results, options.threads, progress)
+            schedule.run(settings, options.data, results, options.threads, progress)
     tables.write(settings, results, options.out)
 
 

@@ -25,7 +25,11 @@ class Method:
         options: those of the optimizer that stay as they are.
         tuned: the option that is tuned besides the learning rate; None if there is none.
         values: what it is tried with; the first one is that of the comparison without tuning.
-        own_gradients: whether each worker extrapolates along its own gradient; otherwise there is one worker.
+        own_gradients: whether there are several workers, each of which extrapolates, or steps, along a gradient of its
+            own; otherwise there is one.
+        period: after half of the steps, workers step alone, each along its own gradient and without extrapolation, and
+            this many steps lie from one average of their ``x`` to the next (post-local SGD, Lin et al. 2020); each
+            keeps its momentum. None: gradients are averaged to the end.
         gradients: how many gradients a step takes.
         layer_wise: whether LARS or LAMB takes the place of SGD or AdamW.
         lr_factor: of the learning rates that are tried.
@@ -35,6 +39,7 @@ class Method:
     tuned: Optional[str] = None
     values: tuple[float, ...] = ()
     own_gradients: bool = False
+    period: Optional[int] = None
     gradients: int = 1
     layer_wise: bool = False
     lr_factor: float = 1.0
@@ -66,4 +71,8 @@ METHODS = {
     "Gaussian noise": _noise("gaussian", "filter", 0.05, 0.2),
     "uniform noise": _noise("uniform", "absolute", 0.002, 0.01),
     "layer-wise rates": Method(layer_wise=True, lr_factor=10.0),
+    "post-local": Method(own_gradients=True, period=4),
+    "past gradient, own, then post-local": Method(
+        {"extrapolation": "past_gradient"}, "extrap_ratio", (1.0, 0.3), own_gradients=True, period=4
+    ),
 }

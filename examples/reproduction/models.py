@@ -39,20 +39,21 @@ class Network(nn.Module):
 
 
 class ImageResNet(Network):
-    """A stem and two residual blocks, as in ``examples/resnet.py``, with the mean over all pixels at the end.
+    """A stem and residual blocks, as in ``examples/resnet.py``, with the mean over all pixels at the end.
 
     Args:
         colors: channels of the images, (n, colors, height, width).
         width: channels of the stem, a multiple of 4; each block doubles them.
         classes: number of outputs.
+        blocks: how many; each halves the resolution.
     """
 
-    def __init__(self, colors: int, width: int = 8, classes: int = 10) -> None:
+    def __init__(self, colors: int, width: int = 8, classes: int = 10, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(colors, width, 3, padding=1, bias=False)
         self.norm = nn.GroupNorm(4, width)
-        self.blocks = nn.Sequential(Block(width, 2 * width), Block(2 * width, 4 * width))
-        self.head = nn.Linear(4 * width, classes)
+        self.blocks = nn.Sequential(*(Block(width * 2**i, width * 2 ** (i + 1)) for i in range(blocks)))
+        self.head = nn.Linear(width * 2**blocks, classes)
 
     def scores(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :class:`Network`."""
@@ -92,9 +93,18 @@ class Translator(Network):
 
     def scores(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """See :class:`Network`."""
+        return F.linear(self._hidden(inputs, targets), self.target.weight)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """See :class:`Network`; half of the time goes to the scores, and a quarter of those would be of padding."""
+        words = targets != PADDING
+        scores = F.linear(self._hidden(inputs, targets)[words], self.target.weight)
+        return F.cross_entropy(scores, targets[words], reduction="sum")
+
+    def _hidden(self, inputs: Tensor, targets: Tensor) -> Tensor:
         before = F.pad(targets, (1, 0), value=PADDING)[:, :-1]
         padding = torch.zeros(inputs.shape).masked_fill(inputs == PADDING, -torch.inf)
-        hidden = self.transformer(
+        hidden: Tensor = self.transformer(
             self.source(inputs) + self.places,
             self.target(before) + self.places,
             tgt_mask=self.mask,
@@ -102,4 +112,4 @@ class Translator(Network):
             memory_key_padding_mask=padding,
             tgt_is_causal=True,
         )
-        return F.linear(hidden, self.target.weight)
+        return hidden

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t  # type: ignore[import-untyped]
 
+from reproduction import sweeps
 from reproduction.comparison import REGIMES, Settings, compared_methods, of_seeds
 from reproduction.methods import METHODS
 from reproduction.results import Results
@@ -23,7 +24,13 @@ _LEGEND = (
     "seed, and its 95% interval by Student's t. **steps to target**: the median, if all seeds got there. "
     "**largest stable lr**: of those tried in tuning, the largest that ended better than equal odds for all "
     "classes. **sharpness**: after eight power iterations, so the largest eigenvalue may be larger. **distance**: "
-    "from `x` to `y`, over the norm of `x`."
+    "from `x` to `y`, over the norm of `x`. Curves of post-local steps are those of the first worker."
+)
+_SWEEPS = (
+    "## {workload}: one number varies\n\n"
+    "Test losses at the learning rate of the usual rule, with the first value of each method's option. All but what "
+    "varies is as in the tables of batch {batch_size}. The number of workers is of no concern to plain SGD and to the "
+    "averaged past gradient."
 )
 _HEADS = (
     "method",
@@ -51,6 +58,13 @@ class Row(NamedTuple):
         return [outcome[name] for outcome in self.outcomes]
 
 
+class Point(NamedTuple):
+    """The test losses at one value of a sweep, by method and seed."""
+
+    value: float
+    losses: dict[str, list[Optional[float]]]
+
+
 class Difference(NamedTuple):
     """A mean of paired differences, with the 95% interval of Student's t."""
 
@@ -60,7 +74,7 @@ class Difference(NamedTuple):
 
 
 def write(settings: Settings, results: Results, folder: Path) -> None:
-    """Write ``tables.md``, and a plot for each workload and batch size, without what is yet to be run."""
+    """Write ``tables.md`` and its plots, without what is yet to be run."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for workload in settings.workloads:
@@ -74,6 +88,15 @@ def write(settings: Settings, results: Results, folder: Path) -> None:
                 name = f"{workload}_{batch_size}.png"
                 _plot(found["tuned"], f"{workload}, batch {batch_size}, tuned", folder / name)
                 parts += [f"![Validation loss of the tuned methods against steps]({name})"]
+    for workload in sweeps.workloads(settings):
+        points = {sweep: points_of(settings, results, workload, sweep) for sweep in settings.sweeps}
+        found_points = {sweep: of_sweep for sweep, of_sweep in points.items() if len(of_sweep) > 1}
+        if found_points:
+            name = f"{workload}_sweeps.png"
+            _plot_sweeps(found_points, folder / name)
+            parts += [_SWEEPS.format(workload=workload, batch_size=max(WORKLOADS[workload].batch_sizes))]
+            parts += [_sweep_table(sweep, of_sweep) for sweep, of_sweep in found_points.items()]
+            parts += [f"![Test loss against what varies]({name})"]
     (folder / "tables.md").write_text("\n\n".join(["# Tables of the reproduction", _LEGEND, *parts]) + "\n", "utf-8")
 
 
@@ -85,6 +108,20 @@ def rows_of(settings: Settings, results: Results, workload: str, batch_size: int
         if trials is not None and all(trial in results for trial in trials):
             rows.append(Row(method, trials, [results[trial] for trial in trials]))
     return rows
+
+
+def points_of(settings: Settings, results: Results, workload: str, sweep: str) -> list[Point]:
+    """Return the values at which all trainings of all methods are there."""
+    points = []
+    for value in sweeps.SWEEPS[sweep].values:
+        by_method = {
+            method: sweeps.of_seeds(settings, workload, sweep, value, method)
+            for method in sweeps.compared(settings, sweep)
+        }
+        if all(trial in results for trials in by_method.values() for trial in trials):
+            losses = {name: [results[trial]["test_loss"] for trial in trials] for name, trials in by_method.items()}
+            points.append(Point(value, losses))
+    return points
 
 
 def difference(ours: Sequence[Optional[float]], plain: Sequence[Optional[float]]) -> Optional[Difference]:
@@ -112,10 +149,13 @@ def _heading(settings: Settings, results: Results, workload: str, batch_size: in
     trials = {*tuning, *(trial for rows in found.values() for row in rows for trial in row.trials)}
     outcomes = [results[trial] for trial in trials if trial in results]
     hours = sum(outcome["seconds"] for outcome in outcomes) / 3600
+    done = {row.method for row in found["tuned"]}
+    missing = [name for name in compared_methods(settings, workload, batch_size) if name not in done]
     return (
         f"## {workload}, batch {batch_size}\n\n"
         f"{outcomes[0]['steps']} steps; target: validation loss {WORKLOADS[workload].target}. "
         f"{hours:.1f} hours on one thread, tuning included."
+        + (f" Not tuned yet: {'; '.join(missing)}." if missing else "")
     )
 
 
@@ -125,9 +165,7 @@ def _table(settings: Settings, results: Results, regime: str, rows: Sequence[Row
     for row in rows:
         of_method = METHODS[row.method]
         value = row.trials[0].value
-        compared = (
-            None if plain is None or row is plain else difference(row.column("test_loss"), plain.column("test_loss"))
-        )
+        compared = "" if plain is None or row is plain else _less(row.column("test_loss"), plain.column("test_loss"))
         lines += [
             _line(
                 [
@@ -135,7 +173,7 @@ def _table(settings: Settings, results: Results, regime: str, rows: Sequence[Row
                     f"{row.trials[0].lr:.3g}",
                     "" if value is None else f"{of_method.tuned} {value:g}",
                     _spread(row.column("test_loss"), "{:.3f}"),
-                    "" if compared is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*compared),
+                    compared,
                     _spread(row.column("accuracy"), "{:.1f}"),
                     _middle(row.column("steps_to_target")),
                     _number(largest_stable_lr(settings, results, row), "{:.3g}"),
@@ -146,6 +184,26 @@ def _table(settings: Settings, results: Results, regime: str, rows: Sequence[Row
             )
         ]
     return "\n".join(lines)
+
+
+def _sweep_table(sweep: str, points: Sequence[Point]) -> str:
+    methods = list(points[0].losses)
+    heads = [sweep]
+    for method in methods:
+        heads += [method] if method == "plain" else [method, "less plain [95%]"]
+    lines = [f"### {sweep}", "", _line(heads), _line(["---:"] * len(heads))]
+    for point in points:
+        cells = [f"{point.value:g}"]
+        for method in methods:
+            cells += [_spread(point.losses[method], "{:.3f}")]
+            cells += [] if method == "plain" else [_less(point.losses[method], point.losses["plain"])]
+        lines += [_line(cells)]
+    return "\n".join(lines)
+
+
+def _less(ours: Sequence[Optional[float]], plain: Sequence[Optional[float]]) -> str:
+    found = difference(ours, plain)
+    return "" if found is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*found)
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -180,4 +238,22 @@ def _plot(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set(title=title, xlabel="steps", ylabel="validation loss, mean of the seeds")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def _plot_sweeps(found: dict[str, list[Point]], path: Path) -> None:
+    figure = Figure(figsize=(3.2 * len(found), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for each, (sweep, points) in zip(axes, found.items()):
+        for method in points[0].losses:
+            known = {point.value: [x for x in point.losses[method] if x is not None] for point in points}
+            means = {value: statistics.fmean(losses) for value, losses in known.items() if losses}
+            (line,) = each.plot(list(means), list(means.values()), label=method)
+            for value, losses in known.items():
+                each.plot([value] * len(losses), losses, ".", color=line.get_color(), alpha=0.6)
+        each.set_xscale("log", base=2)
+        each.set(xlabel=sweep)
+        each.grid(alpha=0.3)
+        each.legend(fontsize="x-small")
+    axes[0].set(ylabel="test loss; a dot is a seed")
     figure.savefig(path, dpi=110)

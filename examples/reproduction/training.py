@@ -18,6 +18,7 @@ from reproduction.models import Network
 from reproduction.splits import Split
 from reproduction.workloads import WORKLOADS, data
 
+TUNING = 0  # the seed of tuning, which is in no comparison
 _WARMUP = 0.1  # share of the steps
 _POINTS = 8  # of a learning curve
 _TOGETHER = 64  # examples in one forward pass: what fits the caches
@@ -31,6 +32,8 @@ class Trial:
     Attributes:
         value: of the option that the method tunes; None where it has none.
         epochs: None means those of the workload.
+        workers: how many have a gradient of their own; None means as many as the workload gives the batch.
+        blocks: of the network; None means those that it has without being asked.
     """
 
     workload: str
@@ -40,6 +43,8 @@ class Trial:
     value: Optional[float]
     seed: int
     epochs: Optional[float] = None
+    workers: Optional[int] = None
+    blocks: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class Outcome:
     Attributes:
         validation_loss, test_loss: mean cross-entropies of ``x`` at the end.
         accuracy: of classes or words of the test split, in percent.
-        curve: steps taken and validation loss of ``x``.
+        curve: steps taken and validation loss of ``x``, of the first worker where each has one.
         steps_to_target: steps of the first point of the curve with the target loss; None if there is none.
-        sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples.
+        sharpness: see :func:`reproduction.curvature.sharpness`, at the final ``x``, on 256 training examples;
+            None in tuning.
         distance: Euclidean distance from ``x`` to the last ``y`` of the first worker, over the norm of ``x``; the mean
             over the points of the curve but the last, where the learning rate is 0.
         seconds: of the whole training.
@@ -75,11 +81,14 @@ class Workers:
         trial: whose method and numbers are used.
         model: where all of them start.
         count: how many.
+
+    Attributes:
+        alone: whether each steps along its own gradient, and has an ``x`` of its own.
     """
 
     def __init__(self, trial: Trial, model: Network, count: int) -> None:
         workload = WORKLOADS[trial.workload]
-        self.method, self.lr = METHODS[trial.method], trial.lr
+        self.method, self.lr, self.alone = METHODS[trial.method], trial.lr, False
         self.models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
         self.optimizers: list[Any] = []
         for rank, each in enumerate(self.models):
@@ -108,14 +117,30 @@ class Workers:
         for optimizer in self.optimizers:
             optimizer.step()
 
+    def separate(self) -> None:
+        """Let each worker step alone from now on, without extrapolation."""
+        self.alone = True
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["extrapolation"] = None
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Replace every worker's ``x`` by the mean."""
+        for params in zip(*(model.parameters() for model in self.models)):
+            pairs = list(zip(params, self.optimizers))
+            mean = torch.stack([optimizer.base_of(param) for param, optimizer in pairs]).mean(dim=0)
+            for param, optimizer in pairs:
+                optimizer.set_base(param, mean)
+
     def _take_gradients(self, shares: list[Split]) -> None:
-        """Leave the mean of all workers' gradients in each, and beside it the worker's own one."""
+        """Leave the mean of all workers' gradients in each, and beside it the worker's own one; or that one alone."""
         for model, share in zip(self.models, shares):
             model.zero_grad()
             count = model.count(*share)
             for part in splits.parts(share, _TOGETHER):
                 (model.loss(*part) / count).backward()
-        if len(self.models) == 1:
+        if len(self.models) == 1 or self.alone:
             return
         for params in zip(*(model.parameters() for model in self.models)):
             mean = torch.stack([param.grad for param in params]).mean(dim=0)
@@ -143,8 +168,9 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
     workload, method = WORKLOADS[trial.workload], METHODS[trial.method]
     dataset, sizes = data(trial.workload, folder)
     torch.manual_seed(trial.seed)
-    count = max(1, trial.batch_size // workload.worker_batch) if method.own_gradients else 1
-    workers = Workers(trial, workload.network(*sizes), count)
+    count = trial.workers or max(1, trial.batch_size // workload.worker_batch)
+    network = workload.network(*sizes, **({} if trial.blocks is None else {"blocks": trial.blocks}))
+    workers = Workers(trial, network, count if method.own_gradients else 1)
     model, optimizer = workers.models[0], workers.optimizers[0]
     epochs = workload.epochs if trial.epochs is None else trial.epochs
     steps = max(1, round(epochs * splits.size(dataset.train) / trial.batch_size))
@@ -152,29 +178,34 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
     curve: list[tuple[int, Optional[float]]] = []
     distances = []
     for step, batch in enumerate(splits.batches(dataset.train, trial.batch_size, steps, trial.seed), 1):
+        after = step - steps // 2
+        if method.period and after == 1:
+            workers.separate()
         workers.step(batch, lr_factor(step - 1, steps))
+        if method.period and after > 0 and (after % method.period == 0 or step == steps):
+            workers.average()
         if step not in ends:
             continue
         ahead = torch.cat([param.detach().flatten() for param in model.parameters()])
         with optimizer.base_parameters():
-            curve.append((step, _finite(evaluate(model, dataset.validation)[0])))
+            curve.append((step, _finite(mean_loss(model, dataset.validation))))
             base = torch.cat([param.detach().flatten() for param in model.parameters()])
         distances.append(float((ahead - base).norm() / base.norm()))
         if curve[-1][1] is None:
             break
     optimizer.eval()
     diverged = curve[-1][1] is None
-    test_loss, accuracy = (None, None) if diverged else evaluate(model, dataset.test)
+    measured = splits.take(dataset.train, slice(_MEASURED))
     reached = [at for at, loss in curve if loss is not None and loss <= workload.target]
     return asdict(
         Outcome(
             validation_loss=curve[-1][1],
-            test_loss=test_loss,
-            accuracy=accuracy,
+            test_loss=None if diverged else mean_loss(model, dataset.test),
+            accuracy=None if diverged else accuracy(model, dataset.test),
             curve=curve,
             steps=steps,
             steps_to_target=min(reached, default=None),
-            sharpness=None if diverged else _finite(sharpness(model, splits.take(dataset.train, slice(_MEASURED)))),
+            sharpness=None if diverged or trial.seed == TUNING else _finite(sharpness(model, measured)),
             distance=None if diverged else _finite(sum(distances[:-1]) / max(1, len(distances) - 1)),
             seconds=round(time.perf_counter() - start, 2),
         )
@@ -182,13 +213,17 @@ def train(trial: Trial, folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate(model: Network, split: Split) -> tuple[float, float]:
-    """Return the mean loss, and the percentage of classes, or of words, that are the likeliest ones."""
-    loss = hits = 0.0
-    for part in splits.parts(split, _TOGETHER):
-        loss, hits = loss + float(model.loss(*part)), hits + float(model.hits(*part))
-    count = model.count(*split)
-    return loss / count, 100 * hits / count
+def mean_loss(model: Network, split: Split) -> float:
+    """Return the mean loss of all predictions."""
+    loss = sum(float(model.loss(*part)) for part in splits.parts(split, _TOGETHER))
+    return loss / model.count(*split)
+
+
+@torch.no_grad()
+def accuracy(model: Network, split: Split) -> float:
+    """Return the percentage of classes, or of words, that are the likeliest ones."""
+    hits = sum(model.hits(*part) for part in splits.parts(split, _TOGETHER))
+    return 100 * hits / model.count(*split)
 
 
 def _finite(number: float) -> Optional[float]:

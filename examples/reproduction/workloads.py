@@ -25,13 +25,14 @@ class Workload:
         network: makes it.
         rule: name of the rule, of :data:`reproduction.methods.RULES`.
         epochs: how often each example is seen, at every batch size.
-        batch_sizes: the smallest, and those that it is compared with.
+        batch_sizes: from the smallest to the largest, at which all methods are compared.
         worker_batch: share of a worker, where each has a gradient of its own.
         lr: learning rate of the smallest batch.
         scaling: power of the batch size by which the learning rate grows: 1 (Goyal et al. 2017), or 1/2 for Adam.
         max_grad_norm: bound of the gradient's norm; None: no bound.
         target: validation loss, the steps to which are counted.
         classes: how many there are to choose from.
+        swept: whether :mod:`reproduction.sweeps` varies its numbers.
     """
 
     load: Callable[[Path], tuple[Dataset, tuple[Any, ...]]]
@@ -45,6 +46,7 @@ class Workload:
     max_grad_norm: float | None
     target: float
     classes: int
+    swept: bool = False
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the learning rate that the usual rule gives a batch."""
@@ -85,13 +87,14 @@ def _resnet(load: Any) -> Workload:
         ImageResNet,
         rule="sgd",
         epochs=12,
-        batch_sizes=(128, 2048),
+        batch_sizes=(128, 256, 2048),
         worker_batch=128,
         lr=0.1,
         scaling=1.0,
         max_grad_norm=None,
         target=1.2,
         classes=10,
+        swept=True,
     )
 
 
@@ -119,7 +122,7 @@ def _transformer(load: Any) -> Workload:
         epochs=5,
         batch_sizes=(64, 1024),
         worker_batch=64,
-        lr=1e-3,
+        lr=4e-3,
         scaling=0.5,
         max_grad_norm=1.0,
         target=5.0,
