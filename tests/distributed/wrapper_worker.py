@@ -75,8 +75,9 @@ def zero_in_24_bits(backend, steps=3):
                 zero.load_state_dict(saved[0])
             set_gradients(params, t)
             zero.step()
-        assert all(state["base_low"].any() for state in zero.optim.state.values())
-        runs.append([copies(params), [dict(state) for state in zero.optim.state.values()]])
+        states = [zero.optim.state[param] for group in zero.optim.param_groups for param in group["params"]]
+        assert states and all(state["base_low"].any() for state in states)
+        runs.append([copies(params), [dict(state) for state in states]])
     assert_same_bits(*runs)
     return runs[0][0]
 

@@ -6,6 +6,13 @@
 
 using namespace extrap;
 
+struct AsItIs {
+  template <class V>
+  EXTRAP_HD V operator()(V v) const {
+    return v;
+  }
+};
+
 template <template <class> class Rule, class A>
 __global__ void one_step(const StepConfig config, const TensorEntry t, A* values) {
   const StepConstants<A> c(config, Rule<A>::kOwnDecay);
@@ -13,7 +20,7 @@ __global__ void one_step(const StepConfig config, const TensorEntry t, A* values
   A buffers[2] = {values[0], values[1]};
   A x = values[2];
   const A g = prepared_gradient(c, values[3], x);
-  values[4] = corrected_step(rule, c, g, g, x, buffers);
+  values[4] = corrected_step(rule, c, g, g, x, buffers, AsItIs());
   values[5] = extragradient_step(rule, c, g, g, adopted_base(x, g, values[6]), buffers);
 }
 
@@ -34,5 +41,8 @@ __global__ void random_numbers(uint64_t key, float* out, Float16* low_precision,
     low_precision[k].bits = Format<Float16>::encode(Format<Float16>::decode<float>(low_precision[k].bits) + out[k]);
     const float moment = Format<BFloat16>::decode<float>(moments[k].bits);
     moments[k].bits = Format<BFloat16>::encode(moment, rounding.bits(static_cast<uint32_t>(k), 0u));
+    const uint32_t bits =
+        Ops<float>::bits(Format<Float24>::rounded(out[k], rounding.bits(static_cast<uint32_t>(k), 0u)));
+    out[k] = Format<Float24>::join<float>(Format<Float24>::high(bits), Format<Float24>::low(bits));
   }
 }

@@ -47,18 +47,21 @@ def squares(
         start = piece.begin + done
         left = tl.minimum(piece.end - start, BLOCK).to(tl.int32)
         if ALIGNED:
-            start, left = tl.multiple_of(piece.row * piece.row_stride + start, VECTOR), tl.multiple_of(left, VECTOR)
-            at = start + o
+            first, left = tl.multiple_of(piece.row * piece.row_stride + start, VECTOR), tl.multiple_of(left, VECTOR)
+            at = o
         else:
             # The row lies in stretches of `row_stride` elements.
             i = start + o
             at = (i // piece.row_stride * piece.rows + piece.row) * piece.row_stride + i % piece.row_stride
+            first = 0
+        # The vector comes last: accesses of AMD GPUs are wide only so.
         if SPLIT:
-            high = tl.load(pointer(address, tl.uint16, ALIGNED) + at, mask=o < left, other=0)
-            x = joined(high, tl.load(pointer(low, tl.uint8, ALIGNED) + at, mask=o < left, other=0)).to(tl.float64)
+            high = tl.load(pointer(address, tl.uint16, ALIGNED) + first + at, mask=o < left, other=0)
+            byte = tl.load(pointer(low, tl.uint8, ALIGNED) + first + at, mask=o < left, other=0)
+            x = joined(high, byte).to(tl.float64)
         else:
-            x = upcast(tl.load(pointer(address, FORMAT, ALIGNED) + at, mask=o < left, other=0), FORMAT, A)
-            x = x.to(tl.float64)
+            stored = tl.load(pointer(address, FORMAT, ALIGNED) + first + at, mask=o < left, other=0)
+            x = upcast(stored, FORMAT, A).to(tl.float64)
         total += x * x
     return tl.sum(total)
 
