@@ -75,7 +75,7 @@ def arrays(variant):
     updates = variant.phase is Phase.UPDATE
     loads = [base, grad, grad] + (moments if updates else moments[1:])
     # y where it may be x that somebody has changed.
-    if not updates or (variant.noise is None and formats.param != formats.base):
+    if not updates or (variant.noise is None and BYTES[formats.param] == 2):
         loads.append(param)
     return loads, [base, param] + (moments if updates else [])
 

@@ -53,7 +53,7 @@ def squares(
             # The row lies in stretches of `row_stride` elements.
             i = start + o
             at = (i // piece.row_stride * piece.rows + piece.row) * piece.row_stride + i % piece.row_stride
-            first = 0
+            first = 0 * start
         # The vector comes last: accesses of AMD GPUs are wide only so.
         if SPLIT:
             high = tl.load(pointer(address, tl.uint16, ALIGNED) + first + at, mask=o < left, other=0)
