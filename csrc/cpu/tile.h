@@ -229,7 +229,7 @@ EXTRAP_HD void prefetch(const void* from, size_t bytes) {
 template <Prefetch kPurpose, class Rule, class Types>
 EXTRAP_HD void prefetch_base(const Block<Rule, Types>& b) {
   prefetch<kPurpose>(b.base, kBlock * sizeof *b.base);
-  if constexpr (b.kSplitsBase) prefetch<kPurpose>(b.base_low, kBlock);
+  if constexpr (Block<Rule, Types>::kSplitsBase) prefetch<kPurpose>(b.base_low, kBlock);
 }
 
 template <class Rule, class Types>
